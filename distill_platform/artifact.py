@@ -1,0 +1,258 @@
+"""A step's output: payload files, then record.json, written last and created only if absent.
+
+    <workspace>/artifacts/<step>/<key>/model.0123456789ab.safetensors     payload, named by its content
+    <workspace>/artifacts/<step>/<key>/record.json                        the commit
+    <workspace>/work/<step>/<key>/…                                       what an unfinished step can continue from
+    <workspace>/runs/<run>/<step>.json                                    what a run did at that step
+
+`key` names what went in: sha256 of step, step version, config, digests of inputs, sources of user modules.
+`digest` names what came out: sha256 over the payload's names and hashes. Training is not reproducible to the bit
+across machines, so the first commit under a key wins, and what later steps trust is the digest.
+
+Because payload names carry their content, a writer that loses the race overwrites nothing of the winner's.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from distill_platform import lease as leases
+from distill_platform.errors import Corrupt, FormatError, NotFound
+from distill_platform.fingerprint import fingerprint, sha256_bytes, sha256_file
+from distill_platform.scratch import make_once
+from distill_platform.storage import LocalStorage, Storage
+
+RECORD = "record.json"
+RECORD_FORMAT = 1
+LIBRARIES = ("torch", "ray", "pyarrow", "numpy", "optuna", "safetensors", "scikit-learn")
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A committed artifact. `storage` is the folder that holds it."""
+
+    storage: Storage
+    step: str
+    key: str
+    digest: str
+    record: Mapping[str, Any]
+
+    @property
+    def uri(self) -> str:
+        """Where it is kept."""
+        return self.storage.uri
+
+    @property
+    def files(self) -> list[str]:
+        """Names of its payload files."""
+        return sorted(self.record["files"])
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Figures of the record, for people; what later steps rely on is in the payload."""
+        return dict(self.record["metrics"])
+
+    def files_under(self, folder: str) -> list[str]:
+        """Names of its payload files in a folder."""
+        return [name for name in self.files if name.startswith(f"{folder}/")]
+
+    def size_bytes(self, *names: str) -> int:
+        """Bytes of the named payload files; of all without names."""
+        return sum(int(self.record["files"][name]["size_bytes"]) for name in names or self.files)
+
+    def read(self, name: str) -> bytes:
+        """A payload file's bytes. Raises Corrupt if they are not those that were committed."""
+        entry = self._entry(name)
+        data = self.storage.read(entry["path"])
+        _verify(f"{self.uri}/{entry['path']}", sha256_bytes(data), entry["sha256"])
+        return data
+
+    def read_json(self, name: str) -> Any:
+        """A JSON payload file, verified as `read` does."""
+        return json.loads(self.read(name))
+
+    def fetch(self, name: str) -> Path:
+        """A payload file on this machine's disk, verified as `read` does; fetched once per machine."""
+        entry = self._entry(name)
+        where = f"{self.uri}/{entry['path']}"
+        if isinstance(self.storage, LocalStorage):
+            path = self.storage.path(entry["path"])
+            if not path.is_file():
+                raise NotFound(f"{where}: the record names it, and it is not there")
+            _verify(where, sha256_file(path), entry["sha256"])
+            return path
+
+        def download(temporary: Path) -> None:
+            self.storage.download(entry["path"], temporary)
+            _verify(where, sha256_file(temporary), entry["sha256"])
+
+        return make_once(f"files/{entry['sha256']}{PurePosixPath(name).suffix}", download)
+
+    def sha256(self, name: str) -> str:
+        """The committed hash of a payload file."""
+        return str(self._entry(name)["sha256"])
+
+    def as_input(self) -> dict[str, str]:
+        """How a later step's key and record name this one."""
+        return {"step": self.step, "key": self.key, "digest": self.digest}
+
+    def _entry(self, name: str) -> dict[str, Any]:
+        try:
+            return dict(self.record["files"][name])
+        except KeyError:
+            raise NotFound(f"{self.uri} has no payload file {name!r}; it has {', '.join(self.files)}") from None
+
+
+@dataclass
+class Draft:
+    """An artifact in the making. Write files below `folder`, and facts for people into `facts` and `metrics`."""
+
+    storage: Storage
+    work: Storage
+    folder: Path
+    facts: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
+    stored: dict[str, dict[str, Any]] = field(default_factory=dict)
+    check: Callable[[], None] = lambda: None
+
+    def path(self, name: str) -> Path:
+        """The local path to write a payload file to."""
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def write(self, name: str, data: bytes) -> None:
+        """Add a payload file."""
+        self.path(name).write_bytes(data)
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Add a JSON payload file."""
+        self.write(name, json.dumps(value, indent=1, sort_keys=True, allow_nan=False).encode())
+
+    def adopt(self, name: str, entry: Mapping[str, Any]) -> None:
+        """Add a payload file that `put_file` stored already (a shard that another process uploaded)."""
+        self.stored[name] = dict(entry)
+
+
+def put_file(storage: Storage, name: str, local_path: Path) -> dict[str, Any]:
+    """Upload a payload file under its content's name; gives its entry for the record."""
+    sha256 = sha256_file(local_path)
+    pure = PurePosixPath(name)
+    path = str(pure.with_name(f"{pure.stem}.{sha256[:12]}{pure.suffix}"))
+    storage.upload(local_path, path)
+    return {"path": path, "sha256": sha256, "size_bytes": local_path.stat().st_size}
+
+
+def artifact_key(step: str, version: int, config: Mapping[str, Any], inputs: Mapping[str, Artifact | str]) -> str:
+    """What names a step's output: see the module's docstring. Inputs are artifacts or digests."""
+    digests = {name: given if isinstance(given, str) else given.digest for name, given in inputs.items()}
+    return fingerprint({"step": step, "version": version, "config": dict(config), "inputs": digests})
+
+
+def open_artifact(workspace: Storage, step: str, key: str, digest: str | None = None) -> Artifact | None:
+    """The committed artifact of that key, or None.
+
+    Raises FormatError for a record of another version, and Corrupt if the record does not match itself or `digest`.
+    """
+    folder = workspace.child(f"artifacts/{step}/{key}")
+    try:
+        data = folder.read(RECORD)
+    except NotFound:
+        return None
+    where = f"{folder.uri}/{RECORD}"
+    try:
+        record = json.loads(data)
+    except ValueError as error:
+        raise Corrupt(f"{where} is not JSON ({error}); restore it, or delete the folder to make it again") from error
+    if record.get("format") != RECORD_FORMAT:
+        raise FormatError(
+            f"{where} has format {record.get('format')!r}, this release reads {RECORD_FORMAT}; "
+            "use the release that wrote it"
+        )
+    _verify(where, payload_digest(record["files"]), record["digest"])
+    if digest is not None and digest != record["digest"]:
+        raise Corrupt(f"{where} holds digest {record['digest'][:12]}, wanted {digest[:12]}; it was made again since")
+    return Artifact(folder, step, key, record["digest"], record)
+
+
+def payload_digest(files: Mapping[str, Mapping[str, Any]]) -> str:
+    """sha256 over the names and hashes of payload files; their order and place do not matter."""
+    return fingerprint({name: entry["sha256"] for name, entry in files.items()})
+
+
+def produce(
+    workspace: Storage,
+    step: str,
+    version: int,
+    config: Mapping[str, Any],
+    inputs: Mapping[str, Artifact | str],
+    body: Callable[[Draft], None],
+    on_wait: Callable[[str], None] | None = None,
+) -> tuple[Artifact, bool]:
+    """The artifact of this key, and whether it had to be made; `body` fills a Draft when it is not there.
+
+    A lease keeps a second process from doing the same work: it waits, then finds the artifact. A body that raises
+    commits nothing; what it left under `work` is what the next try continues from.
+    """
+    key = artifact_key(step, version, config, inputs)
+    if found := open_artifact(workspace, step, key):
+        return found, False
+    with leases.hold(workspace, f"leases/{step}/{key}", on_wait=on_wait) as lease:
+        if found := open_artifact(workspace, step, key):
+            return found, False
+        folder, work = workspace.child(f"artifacts/{step}/{key}"), workspace.child(f"work/{step}/{key}")
+        started = time.perf_counter()
+        with tempfile.TemporaryDirectory(prefix=f"distill-{step}-") as local:
+            draft = Draft(folder, work, Path(local), check=lease.check)
+            body(draft)
+            lease.check()
+            files = {**draft.stored, **_upload(draft)}
+        record = {
+            "format": RECORD_FORMAT,
+            "step": step,
+            "version": version,
+            "key": key,
+            "digest": payload_digest(files),
+            "config": dict(config),
+            "inputs": {name: given if isinstance(given, str) else given.as_input() for name, given in inputs.items()},
+            "files": files,
+            "facts": draft.facts,
+            "metrics": draft.metrics,
+            "libraries": library_versions(),
+            "machine": {"system": platform.platform(), "python": platform.python_version()},
+            "committed_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "seconds": round(time.perf_counter() - started, 3),
+        }
+        folder.create(RECORD, json.dumps(record, indent=1, sort_keys=True, allow_nan=False).encode())
+        artifact = open_artifact(workspace, step, key)
+        assert artifact is not None
+        for name in work.list():
+            work.delete(name)
+        return artifact, True
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of the libraries that results may depend on; recorded, not keyed."""
+    return {name: metadata.version(name) for name in ("distill-platform", *LIBRARIES)}
+
+
+def _upload(draft: Draft) -> dict[str, dict[str, Any]]:
+    names = sorted(path.relative_to(draft.folder).as_posix() for path in draft.folder.rglob("*") if path.is_file())
+    return {name: put_file(draft.storage, name, draft.folder / name) for name in names}
+
+
+def _verify(where: str, got: str, wanted: str) -> None:
+    if got != wanted:
+        raise Corrupt(
+            f"{where}: sha256 is {got[:12]}, wanted {wanted[:12]}; the bytes changed after they were written. "
+            "Restore the file, or delete its folder to make it again"
+        )
