@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import platform
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -97,6 +98,18 @@ class Artifact:
 
         return make_once(f"files/{entry['sha256']}{PurePosixPath(name).suffix}", download)
 
+    def fetch_folder(self, folder: str) -> Path:
+        """The payload files of a folder under their own names, on this machine's disk, verified as `read` does."""
+        names = self.files_under(folder)
+
+        def copy(temporary: Path) -> None:
+            for name in names:
+                target = temporary / PurePosixPath(name).relative_to(folder)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(self.fetch(name), target)
+
+        return make_once(f"folders/{fingerprint({name: self.sha256(name) for name in names})}", copy)
+
     def sha256(self, name: str) -> str:
         """The committed hash of a payload file."""
         return str(self._entry(name)["sha256"])
@@ -123,6 +136,7 @@ class Draft:
     metrics: dict[str, float] = field(default_factory=dict)
     stored: dict[str, dict[str, Any]] = field(default_factory=dict)
     check: Callable[[], None] = lambda: None
+    """Raises LeaseLost once another driver has taken this work over."""
 
     def path(self, name: str) -> Path:
         """The local path to write a payload file to."""
@@ -182,6 +196,22 @@ def open_artifact(workspace: Storage, step: str, key: str, digest: str | None = 
     if digest is not None and digest != record["digest"]:
         raise Corrupt(f"{where} holds digest {record['digest'][:12]}, wanted {digest[:12]}; it was made again since")
     return Artifact(folder, step, key, record["digest"], record)
+
+
+def ancestors(workspace: Storage, artifact: Artifact) -> dict[str, Artifact]:
+    """Everything that an artifact descends from, itself included, by step name, the first step first.
+
+    Raises NotFound if one of them is gone, Corrupt if one has another digest than its descendant was made from.
+    """
+    found: dict[str, Artifact] = {}
+    for given in artifact.record["inputs"].values():
+        if isinstance(given, dict):
+            parent = open_artifact(workspace, given["step"], given["key"], given["digest"])
+            if parent is None:
+                where = f"{workspace.uri}/artifacts/{given['step']}/{given['key']}"
+                raise NotFound(f"{where}: {artifact.uri} was made from it, and it is gone; run the spec again")
+            found |= {step: known for step, known in ancestors(workspace, parent).items() if step not in found}
+    return {**found, artifact.step: artifact}
 
 
 def payload_digest(files: Mapping[str, Mapping[str, Any]]) -> str:

@@ -1,0 +1,101 @@
+"""What a person sees: progress and log lines on stderr, results on stdout."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from distill_platform import progress
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on stdout."""
+    typer.echo(json.dumps(value, indent=2, sort_keys=False, allow_nan=False))
+
+
+def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """A table on stdout; None is shown as a dash."""
+    table = Table(title=title or None, title_justify="left", title_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*("–" if cell is None else escape(str(cell)) for cell in row))
+    Console().print(table)
+
+
+@contextmanager
+def shown_progress(debug: bool = False) -> Iterator[None]:
+    """Show on stderr how far work inside is, and what it logs. Tracebacks in the log are shown with `debug` alone."""
+    console = Console(stderr=True)
+    bars = Progress(
+        TextColumn("{task.description}"), BarColumn(), _Rate(), TimeRemainingColumn(), console=console, transient=True
+    )
+    log = logging.getLogger("distill_platform")
+    handler = _ConsoleHandler(console, logging.DEBUG if debug else logging.INFO)
+    log.addHandler(handler)
+    try:
+        with bars, progress.display(_Display(bars)):
+            yield
+    finally:
+        log.removeHandler(handler)
+
+
+class _Display:
+    """rich's Progress as a `progress.Display`."""
+
+    def __init__(self, bars: Progress) -> None:
+        self.bars = bars
+
+    def start(self, description: str, total: float, unit: str) -> int:
+        return self.bars.add_task(escape(description), total=total, unit=unit)
+
+    def advance(self, task: int, amount: float) -> None:
+        self.bars.advance(self.bars.task_ids[self.bars.task_ids.index(task)], amount)  # type: ignore[arg-type]
+
+    def finish(self, task: int) -> None:
+        self.bars.remove_task(task)  # type: ignore[arg-type]
+
+
+class _Rate(ProgressColumn):
+    """Done, total and rate in the task's own unit: `120/900 rows  340 rows/s`."""
+
+    def render(self, task: Task) -> Text:
+        unit = task.fields["unit"]
+        speed = task.finished_speed or task.speed
+        rate = f"  {speed:.3g} {unit}/s" if speed else ""
+        return Text(f"{task.completed:,.0f}/{task.total or 0:,.0f} {unit}{rate}")
+
+
+class _ConsoleHandler(logging.Handler):
+    """Log lines above the bars; errors reach the user as the message that the command ends with."""
+
+    def __init__(self, console: Console, level: int) -> None:
+        super().__init__(level)
+        self.console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self.level <= logging.DEBUG or record.levelno < logging.ERROR:
+            self.console.print(Text(record.getMessage()))
+
+
+def interval(row: Mapping[str, Any], metric: str) -> str | None:
+    """A figure with its 95% interval: `0.951 [0.927, 0.969]`."""
+    value, ends = row.get(metric), row.get(f"{metric}_interval")
+    if value is None:
+        return None
+    return f"{value:.4f}" + (f" [{ends[0]:.4f}, {ends[1]:.4f}]" if ends and None not in ends else "")
+
+
+def figure(value: float | None, digits: int = 4) -> str | None:
+    """A number for a table, or None."""
+    return None if value is None else f"{value:.{digits}f}"

@@ -1,0 +1,266 @@
+"""Commands over runs: start one, see what it would do, follow it, stop it, try a step of it again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from distill_platform.cli import console
+from distill_platform.cli.options import (
+    Debug,
+    Json,
+    Overrides,
+    Ray,
+    RunId,
+    RunOption,
+    SpecPath,
+    TrackingUri,
+    Workspace,
+)
+from distill_platform.errors import InputError, NotFound, QualityError
+
+if TYPE_CHECKING:
+    from distill_platform.runs import RunStatus
+    from distill_platform.spec import Spec
+
+VERDICT_FAILED = QualityError.exit_code
+
+
+def run(
+    spec: SpecPath,
+    workspace: Workspace = "./runs",
+    overrides: Overrides = None,
+    ray: Ray = None,
+    tracking_uri: TrackingUri = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Run a spec: every step that is not done yet, from data to a promoted student."""
+    from distill_platform.spec import load_spec
+
+    _run(load_spec(spec, overrides or ()), workspace, ray, tracking_uri, as_json, debug)
+
+
+def plan(
+    spec: SpecPath,
+    workspace: Workspace = "./runs",
+    overrides: Overrides = None,
+    ray: Ray = None,
+    tracking_uri: TrackingUri = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Show what a run would do and what is done already, before anything is spent."""
+    from distill_platform import spine
+    from distill_platform.spec import load_spec
+
+    planned = spine.plan(load_spec(spec, overrides or ()), workspace, ray_address=ray, tracking_uri=tracking_uri)
+    if as_json:
+        console.print_json(planned)
+    else:
+        _show_plan(planned)
+
+
+def init(path: Annotated[Path, typer.Argument(help="The file to write.")] = Path("spec.yaml")) -> None:
+    """Write a commented spec to start from: handwritten digits, done in two minutes on a laptop."""
+    from distill_platform.spec import template
+
+    try:
+        with path.open("x") as file:
+            file.write(template())
+    except FileExistsError:
+        raise InputError(f"{path} exists; name another file") from None
+    except FileNotFoundError:
+        raise InputError(f"{path.parent} is no folder; make it first") from None
+    typer.echo(f"wrote {path}; next: distill plan {path}, then distill run {path}")
+
+
+def schema() -> None:
+    """Print the JSON schema of a spec, for editors."""
+    from distill_platform.spec import json_schema
+
+    console.print_json(json_schema())
+
+
+def status(run_id: RunId = None, workspace: Workspace = "./runs", as_json: Json = False, debug: Debug = False) -> None:
+    """Show the steps of a run; without one, the newest runs."""
+    from distill_platform import runs
+    from distill_platform.storage import open_storage
+
+    storage = open_storage(workspace)
+    if run_id is not None:
+        _show_run(_as_json(runs.read_run(storage, run_id)), as_json)
+        return
+    found = [_as_json(runs.read_run(storage, known)) for known in runs.list_runs(storage)[-20:]]
+    if as_json:
+        console.print_json(found)
+        return
+    rows = [(each["run"], each["status"], each["started_at"], ", ".join(each["steps"])) for each in reversed(found)]
+    console.print_table(f"Runs in {workspace}, newest first", ("run", "status", "started", "steps"), rows)
+
+
+def logs(
+    run_id: RunId = None,
+    step: Annotated[str | None, typer.Option(help="Of this step alone.")] = None,
+    workspace: Workspace = "./runs",
+    debug: Debug = False,
+) -> None:
+    """Print what a run logged so far."""
+    from distill_platform import runs
+    from distill_platform.storage import open_storage
+
+    typer.echo(runs.read_log(open_storage(workspace), run_id, step), nl=False)
+
+
+def stop(run_id: RunId = None, workspace: Workspace = "./runs", as_json: Json = False, debug: Debug = False) -> None:
+    """Ask a run to stop in order, wherever it runs; running its spec again continues it."""
+    from distill_platform import runs
+    from distill_platform.storage import open_storage
+
+    asked = runs.request_stop(open_storage(workspace), run_id)
+    if as_json:
+        console.print_json({"run": asked, "stop": "requested"})
+    else:
+        typer.echo(f"asked {asked} to stop; `distill status {asked}` says when it did")
+
+
+def retry(
+    step: Annotated[str, typer.Argument(metavar="STEP", help="The step to start over.")],
+    run_id: RunOption = None,
+    workspace: Workspace = "./runs",
+    ray: Ray = None,
+    tracking_uri: TrackingUri = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Run a run's spec again, with what its unfinished STEP left behind dropped first."""
+    from distill_platform import runs, spine
+    from distill_platform.spec import load_spec_json
+    from distill_platform.storage import open_storage
+
+    storage = open_storage(workspace)
+    before = runs.read_run(storage, run_id)
+    if before.status == "running":
+        raise InputError(f"run {before.id} is still at work; `distill stop {before.id}` first")
+    spec = load_spec_json(before.spec, f"{before.id}/run.json")
+    planned = spine.plan(spec, workspace, ray_address=ray, tracking_uri=tracking_uri)
+    rows = {row["step"]: row for row in planned["steps"]}
+    if step not in rows:
+        raise InputError(f"no step is called {step!r}; steps are {', '.join(rows)}")
+    if rows[step]["status"] == "ready":
+        raise InputError(f"step {step} of run {before.id} is done; there is nothing to retry")
+    if rows[step]["key"]:
+        left = storage.child(f"work/{step}/{rows[step]['key']}")
+        for name in left.list():
+            left.delete(name)
+    _run(spec, workspace, ray, tracking_uri, as_json, debug)
+
+
+def report(
+    run_id: RunId = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Copy the page to this file.")] = None,
+    workspace: Workspace = "./runs",
+    debug: Debug = False,
+) -> None:
+    """Say where a run's report is, or copy it."""
+    from distill_platform import runs
+    from distill_platform.storage import open_storage
+
+    storage = open_storage(workspace)
+    found = runs.read_run(storage, run_id)
+    folder = storage.child(f"runs/{found.id}")
+    if not folder.exists("report.html"):
+        raise NotFound(f"run {found.id} has no report: it is {found.status}, and the gate step writes it")
+    if output is not None:
+        folder.download("report.html", output)
+    typer.echo(str(output or f"{folder.uri}/report.html"))
+
+
+COMMANDS = (run, plan, init, status, logs, stop, retry, report, schema)
+
+
+def _run(spec: Spec, workspace: str, ray: str | None, tracking_uri: str | None, as_json: bool, debug: bool) -> None:
+    """Run a spec with progress on stderr, show what it came to, and end with the verdict's exit code."""
+    from distill_platform import spine
+
+    with console.shown_progress(debug):
+        result = spine.run(spec, workspace, ray_address=ray, tracking_uri=tracking_uri)
+    document = result.to_json()
+    if as_json:
+        console.print_json(document)
+    else:
+        _show_result(document)
+    if not result.passed:
+        raise typer.Exit(VERDICT_FAILED)
+
+
+def _show_plan(planned: dict[str, Any]) -> None:
+    rows = [(row["step"], row["status"], row["key"] and row["key"][:12], row["uri"]) for row in planned["steps"]]
+    console.print_table(f"{planned['spec']} in {planned['workspace']}", ("step", "status", "key", "artifact"), rows)
+    size, trials = planned["cache"], planned["trials"]
+    about = "" if size["exact"] else "about "
+    rows_and_bytes = "unknown until the data is prepared"
+    if size["bytes"] is not None:
+        rows_and_bytes = f"{about}{size['bytes']:,} bytes in {size['rows']:,} rows"
+    typer.echo(f"cache:    {rows_and_bytes}")
+    typer.echo(
+        f"trials:   {trials['sweep']} with the teacher and {trials['baseline']} without, "
+        f"of {trials['epochs_each']} epochs at most"
+    )
+    for name, value in planned["resolved"].items():
+        typer.echo(f"{name.replace('_', ' ')}: {value}")
+
+
+def _show_result(document: dict[str, Any]) -> None:
+    columns = ("model", "accuracy", "precision", "recall", "F1", "parameters", "bytes", "p50 ms", "p95 ms")
+    console.print_table("", columns, [_model_row(name, row) for name, row in document["metrics"].items()])
+    verdict = document["verdict"]
+    for check in verdict["checks"]:
+        typer.echo(f"{'pass' if check['passed'] else 'FAIL'}  {check['gate']}: {check['reason']}")
+    typer.echo(f"verdict: {'passed' if verdict['passed'] else 'FAILED: nothing is registered or promoted'}")
+    reused = sum(step["status"] == "reused" for step in document["steps"].values())
+    typer.echo(f"steps:   {len(document['steps'])}, of which {reused} reused")
+    if model := document["model"]:
+        aliases = ", ".join(model["aliases"]) or "no alias"
+        typer.echo(f"model:   {model['name']} version {model['version']} ({aliases})")
+    if (promotion := document["promotion"]) and promotion["status"] == "withheld":
+        typer.echo(f"         not promoted: {promotion['reason']}")
+    typer.echo(f"report:  {document['report']}")
+
+
+def _model_row(name: str, row: dict[str, Any]) -> tuple[object, ...]:
+    return (
+        name,
+        console.interval(row, "accuracy"),
+        *(console.figure(row.get(f"macro_{metric}")) for metric in ("precision", "recall", "f1")),
+        row.get("num_parameters"),
+        row.get("size_bytes"),
+        *(console.figure(row.get(f"latency_ms_{quantile}"), 3) for quantile in ("p50", "p95")),
+    )
+
+
+def _as_json(found: RunStatus) -> dict[str, Any]:
+    """A RunStatus as a JSON document."""
+    return {
+        "run": found.id,
+        "status": found.status,
+        "started_at": found.started_at,
+        "steps": found.steps,
+        "end": found.end,
+        "spec": found.spec,
+    }
+
+
+def _show_run(found: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        console.print_json(found)
+        return
+    rows = [
+        (name, step["status"], console.figure(step["seconds"], 1), step.get("uri") or step.get("error"))
+        for name, step in found["steps"].items()
+    ]
+    console.print_table(f"{found['run']}: {found['status']}", ("step", "status", "seconds", "artifact"), rows)
+    if found["end"] and found["end"].get("error"):
+        typer.echo(found["end"]["error"])

@@ -1,0 +1,79 @@
+"""Every "auto" -> the value it stands for on the machines at hand, once, before anything is keyed by it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Literal
+
+from distill_platform.spec.checks import loss_settings
+from distill_platform.spec.schema import LossSpec, ResourcesSpec, Spec, TrainSpec
+
+Precision = Literal["float32", "bfloat16", "float16"]
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What work can run on: one machine, or the sum over a cluster."""
+
+    num_cpus: float
+    num_gpus: float
+    gpu_precision: Precision
+    """The short format that its GPUs compute fast in; float32 without one."""
+
+
+def this_machine() -> Machine:
+    """What this process may use of this machine."""
+    import torch
+
+    num_gpus = torch.cuda.device_count()
+    gpu_precision: Precision = "float32"
+    if num_gpus:
+        gpu_precision = "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
+    return Machine(len(os.sched_getaffinity(0)), num_gpus, gpu_precision)
+
+
+def resolve(spec: Spec, machine: Machine) -> Spec:
+    """The spec with every "auto" replaced, and losses' settings at their defaults where none were given."""
+    on_gpu = machine.gpu_precision if machine.num_gpus else "float32"
+    teacher = spec.teacher.model_copy(update={"train": _train(spec.teacher.train, spec.seed, on_gpu)})
+    precision = on_gpu if spec.resources.gpus_per_trial else "float32"
+    model = spec.name if spec.registry.model == "auto" else spec.registry.model
+    return spec.model_copy(
+        update={
+            "teacher": teacher,
+            "objective": _objective(spec),
+            "train": _train(spec.train, spec.seed, precision),
+            "registry": spec.registry.model_copy(update={"model": model}),
+            "resources": _resources(spec.resources, spec.sweep.trials, machine),
+        }
+    )
+
+
+def _train(train: TrainSpec, seed: int, precision: Precision) -> TrainSpec:
+    update = {
+        "seed": seed if train.seed == "auto" else train.seed,
+        "precision": precision if train.precision == "auto" else train.precision,
+    }
+    return train.model_copy(update=update)
+
+
+def _objective(spec: Spec) -> dict[str, LossSpec]:
+    defaults = loss_settings(spec.task)
+    return {
+        name: LossSpec.model_validate({"weight": term.weight, **defaults[name], **term.settings})
+        for name, term in spec.objective.items()
+    }
+
+
+def _resources(resources: ResourcesSpec, trials: int, machine: Machine) -> ResourcesSpec:
+    workers = max(1, int(machine.num_gpus or machine.num_cpus))
+    fitting = machine.num_cpus / resources.cpus_per_trial
+    if resources.gpus_per_trial:
+        fitting = min(fitting, machine.num_gpus / resources.gpus_per_trial)
+    concurrent = max(1, min(trials, int(fitting)))
+    update = {
+        "cache_workers": workers if resources.cache_workers == "auto" else resources.cache_workers,
+        "concurrent_trials": concurrent if resources.concurrent_trials == "auto" else resources.concurrent_trials,
+    }
+    return resources.model_copy(update=update)

@@ -1,0 +1,413 @@
+"""The spine: one function per step, artifacts in, artifact out. Read it top to bottom.
+
+    prepare -> teacher -> cache -> baseline -> sweep -> compress -> evaluate -> gate -> register -> promote
+
+Every step takes the resolved spec, the artifacts it builds on and the workspace; config stops here, and everything
+below takes plain arguments. A step names what it makes by what goes in, so calling it again is free. Kubeflow
+components call the same functions, each in a pod of its own.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import platform
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from distill_platform import lease as leases
+from distill_platform.artifact import Artifact, Draft, ancestors
+from distill_platform.errors import PromotionRefused, TeacherRefused
+from distill_platform.fingerprint import sha256_file
+from distill_platform.runs import log
+from distill_platform.spec.schema import Spec
+from distill_platform.storage import open_storage
+from distill_platform.workspace import Workspace
+
+STUDENT = "model"
+"""The folder of an artifact that holds a model."""
+
+
+def prepare(spec: Spec, workspace: Workspace) -> Artifact:
+    """Examples with stable ids, split, as fixed-width columns."""
+    from distill_platform.data.prepare import prepare_examples, source_fingerprint
+
+    options = source_options(spec)
+
+    def body(draft: Draft) -> None:
+        schema = prepare_examples(draft.folder, **options, workers=lambda: _connect(workspace))
+        draft.facts["counts"] = {split: sum(counts.values()) for split, counts in schema.counts.items()}
+        draft.facts["schema"] = schema.to_json()
+
+    config = {**options, "split": dict(options["split"])}
+    return workspace.produce("prepare", 1, config, {"source": source_fingerprint(**options)}, body)
+
+
+def teacher(spec: Spec, data: Artifact, workspace: Workspace) -> Artifact:
+    """A trained or given teacher, its validation accuracy measured. Raises TeacherRefused below `teacher.floor`."""
+    from distill_platform.models import model_source
+    from distill_platform.teacher import load_teacher, train_teacher
+    from distill_platform.train import TrainSettings
+
+    given, model = spec.teacher.weights, spec.teacher.model
+    if given is not None:
+        folder = _model_folder(given)
+        config: dict[str, Any] = {"weights": {path.name: sha256_file(path) for path in sorted(folder.iterdir())}}
+        made = workspace.produce("teacher", 1, config, {"data": data}, lambda draft: load_teacher(draft, folder, data))
+    else:
+        assert model is not None
+        config = {
+            "model": {"name": model.name, "args": model.args, "source": model_source(model.name)},
+            "train": spec.teacher.train.model_dump(mode="json"),
+            "views": _views_config(spec),
+            "task": spec.task,
+        }
+        settings = TrainSettings(**spec.teacher.train.model_dump())
+        made = workspace.produce(
+            "teacher",
+            1,
+            config,
+            {"data": data},
+            lambda draft: train_teacher(draft, model.name, model.args, data, _views(spec), spec.task, settings),
+        )
+    _refuse_below_floor(made, spec.teacher.floor)
+    return made
+
+
+def cache(spec: Spec, data: Artifact, teacher: Artifact, workspace: Workspace) -> Artifact:
+    """The teacher's raw outputs for every (example, view) of train, and for val."""
+    from distill_platform.teacher import fill_cache
+
+    resources = spec.resources
+    workers = int(resources.cache_workers)
+
+    def body(draft: Draft) -> None:
+        _connect(workspace)
+        gpus = 1.0 if resources.gpus_per_trial else 0.0
+        fill_cache(draft, teacher, data, _views(spec), spec.cache.codec, spec.cache.dtype, workers, gpus)
+
+    config = {**spec.cache.model_dump(mode="json"), "views": _views_config(spec)}
+    return workspace.produce("cache", 1, config, {"data": data, "teacher": teacher}, body)
+
+
+def baseline(spec: Spec, data: Artifact, workspace: Workspace) -> Artifact:
+    """The best student without a teacher: the same trials, epochs and views, nothing that comes from a teacher."""
+    from distill_platform.objective import without_teacher
+
+    base = _sweep_base(spec)
+    base["objective"] = without_teacher(base["objective"])
+    space = {path: found for path, found in _space(spec).items() if not _is_of_teacher(path)}
+    return _sweep("baseline", spec, base, space, "val_accuracy", data, None, workspace)
+
+
+def sweep(spec: Spec, data: Artifact, cache: Artifact, workspace: Workspace) -> Artifact:
+    """The best distilled student, and every trial that led to it."""
+    return _sweep("sweep", spec, _sweep_base(spec), _space(spec), spec.sweep.metric, data, cache, workspace)
+
+
+def compress(spec: Spec, student: Artifact, workspace: Workspace) -> Artifact:
+    """The artifact that ships: what is judged, registered and promoted is this digest."""
+    from distill_platform.compress import store_weights
+
+    def body(draft: Draft) -> None:
+        store_weights(student.fetch_folder(STUDENT), draft.folder / STUDENT, spec.compress.weights)
+
+    return workspace.produce("compress", 1, spec.compress.model_dump(mode="json"), {"student": student}, body)
+
+
+def evaluate(
+    spec: Spec,
+    data: Artifact,
+    teacher: Artifact,
+    baseline: Artifact,
+    shipped: Artifact,
+    workspace: Workspace,
+) -> Artifact:
+    """All models on the test split, which no step before this one has opened."""
+    from distill_platform.evaluate.evaluation import Evaluation
+
+    champion = _champion(spec, shipped, workspace)
+    inputs: dict[str, Artifact | str] = {
+        "data": data,
+        "teacher": teacher,
+        "baseline": baseline,
+        "student": shipped,
+        "champion": champion.digest if champion else "none",
+    }
+
+    def body(draft: Draft) -> None:
+        with tempfile.TemporaryDirectory(prefix="distill-champion-") as temporary:
+            folders = {name: inputs[name].fetch_folder(STUDENT) for name in ("teacher", "baseline", "student")}  # type: ignore[union-attr]
+            digests = {"teacher": teacher.digest, "baseline": baseline.digest, "student": shipped.digest}
+            if champion is not None:
+                folders["champion"] = _fetch_version(spec, champion.version, Path(temporary) / "version", workspace)
+                digests["champion"] = champion.digest
+            evaluation: Evaluation = _score(spec, data, folders, digests)
+        evaluation.save(draft.folder)
+        draft.metrics.update({name: figures["accuracy"]["value"] for name, figures in evaluation.summary.items()})
+
+    return workspace.produce("evaluate", 1, spec.evaluate.model_dump(mode="json"), inputs, body)
+
+
+def gate(spec: Spec, evaluation: Artifact, workspace: Workspace) -> Artifact:
+    """The verdict on the student, check by check, and the report that shows why."""
+    from distill_platform.evaluate.evaluation import Evaluation
+    from distill_platform.evaluate.gate import judge, parse_gate
+    from distill_platform.reporting import report_page
+
+    def body(draft: Draft) -> None:
+        judged = Evaluation.load(evaluation)
+        verdict = judge([parse_gate(text) for text in spec.gates.checks], judged, spec.gates.min_examples)
+        draft.write_json("verdict.json", verdict.to_json())
+        lineage = ancestors(workspace.storage, evaluation)
+        draft.write("report.html", report_page(spec, verdict, judged, lineage).encode())
+        draft.facts["passed"] = verdict.passed
+
+    return workspace.produce("gate", 1, spec.gates.model_dump(mode="json"), {"evaluation": evaluation}, body)
+
+
+def register(spec: Spec, shipped: Artifact, verdict: Artifact, workspace: Workspace) -> Artifact:
+    """A version in the registry for this digest, with its spec, lineage, verdict and report."""
+    registry = _registry(spec, workspace)
+    model = spec.registry.model
+    documents = {
+        "spec.json": json.dumps(spec.to_json(), indent=1).encode(),
+        "lineage.json": json.dumps(_lineage(verdict, workspace), indent=1, sort_keys=True).encode(),
+        "verdict.json": verdict.read("verdict.json"),
+        "report.html": verdict.read("report.html"),
+    }
+    tags = {"distill.artifact": f"{shipped.step}/{shipped.key}", "distill.verdict": verdict.digest}
+    known = {version.digest for version in registry.versions(model)}
+    with leases.hold(workspace.storage, f"leases/register/{model}"):
+        version = registry.register(
+            model, shipped.fetch_folder(STUDENT), digest=shipped.digest, documents=documents, tags=tags
+        )
+        registry.sync(workspace.storage, model)
+    registration = {"model": model, "version": version.number, "digest": version.digest}
+    return workspace.produce(
+        "register",
+        1,
+        registration,
+        {"student": shipped, "verdict": verdict},
+        lambda draft: draft.write_json("registration.json", registration),
+        ran=version.digest not in known,
+    )
+
+
+def promote(spec: Spec, shipped: Artifact, verdict: Artifact, registered: Artifact, workspace: Workspace) -> Artifact:
+    """Make the registered version champion, unless the log forbids it; what came of it is in promotion.json.
+
+    A promotion that the log refuses (rolled back and not approved again, or judged against a champion that has changed
+    since) is an outcome of the run and no fault of it: status "withheld", with the reason.
+    """
+    from distill_platform.registry import log as promotions
+
+    registry = _registry(spec, workspace)
+    model, version = spec.registry.model, registered.read_json("registration.json")["version"]
+    before = promotions.champion(workspace.storage, model)
+    outcome: dict[str, Any] = {"model": model, "version": version, "digest": shipped.digest}
+    try:
+        entry = promotions.promote(
+            workspace.storage,
+            model,
+            version=version,
+            digest=shipped.digest,
+            verdict=verdict.read_json("verdict.json"),
+            by=getpass.getuser(),
+            reason=f"gate {verdict.digest[:12]} passed",
+        )
+        outcome |= {"status": "champion", "entry": entry.number, "reason": ""}
+    except PromotionRefused as refused:
+        log.warning("promotion withheld: %s", refused)
+        outcome |= {"status": "withheld", "entry": None, "reason": str(refused)}
+    registry.sync(workspace.storage, model)
+    changed = outcome["status"] == "champion" and (before is None or before.digest != shipped.digest)
+    return workspace.produce(
+        "promote",
+        1,
+        outcome,
+        {"student": shipped, "verdict": verdict},
+        lambda draft: draft.write_json("promotion.json", outcome),
+        ran=changed,
+    )
+
+
+def _sweep(
+    step: str,
+    spec: Spec,
+    base: dict[str, Any],
+    space: Mapping[str, Mapping[str, Any]],
+    metric: str,
+    data: Artifact,
+    cache: Artifact | None,
+    workspace: Workspace,
+) -> Artifact:
+    from distill_platform.models import model_source
+    from distill_platform.sweep import Slots, SweepPlan, parse_space, run_sweep
+
+    search = spec.sweep.model_dump(include={"trials", "search", "scheduler", "grace_epochs", "reduction"})
+    resources = spec.resources
+
+    def body(draft: Draft) -> None:
+        _connect(workspace)
+        plan = SweepPlan(name=step, metric=metric, space=parse_space(space), base=base, seed=spec.seed, **search)
+        slots = Slots(int(resources.concurrent_trials), resources.cpus_per_trial, resources.gpus_per_trial)
+        run_sweep(draft, plan, data, cache, _views(spec), spec.task, slots, workspace.should_stop)
+
+    config = {
+        **search,
+        "metric": metric,
+        "space": {path: dict(found) for path, found in space.items()},
+        "base": base,
+        "seed": spec.seed,
+        "views": _views_config(spec),
+        "task": spec.task,
+        "source": model_source(base["student"]["name"]),
+    }
+    inputs: dict[str, Artifact | str] = {"data": data, "cache": cache if cache else "none"}
+    return workspace.produce(step, 1, config, inputs, body)
+
+
+def _sweep_base(spec: Spec) -> dict[str, Any]:
+    """What trials start from: student, objective and train as plain nested values."""
+    return {
+        "student": spec.student.model_dump(mode="json"),
+        "objective": {name: term.model_dump(mode="json") for name, term in spec.objective.items()},
+        "train": spec.train.model_dump(mode="json"),
+    }
+
+
+def _space(spec: Spec) -> dict[str, Mapping[str, Any]]:
+    return {path: {found.kind: list(found.values)} for path, found in spec.sweep.space.items()}
+
+
+def _is_of_teacher(path: str) -> bool:
+    """Whether a searched path means nothing without a teacher: distillation terms, and the task term's weight."""
+    return path.startswith("objective.") and (not path.startswith("objective.task.") or path == "objective.task.weight")
+
+
+def _score(spec: Spec, data: Artifact, folders: Mapping[str, Path], digests: Mapping[str, str]) -> Any:
+    """Every model's logits on the test split, and what it costs to run."""
+    import torch
+
+    from distill_platform.data.examples import open_test
+    from distill_platform.evaluate.evaluation import Evaluation, ModelResult
+    from distill_platform.evaluate.latency import limited_threads, measure_latency
+    from distill_platform.models import load_student_folder
+
+    test, ids = open_test(data)
+    settings = spec.evaluate
+    sample = test.inputs[: settings.latency_batch_size].clone()
+    models = {}
+    for name, folder in folders.items():
+        student = load_student_folder(folder)
+        logits = student.logits(test.inputs.numpy())
+        with limited_threads(settings.threads), torch.inference_mode():
+            latency = measure_latency(
+                lambda network=student.network: network(sample),  # type: ignore[misc]
+                warmup=settings.latency_warmup,
+                runs=settings.latency_runs,
+            )
+        size_bytes = sum(path.stat().st_size for path in folder.iterdir())
+        num_parameters = student.network.num_parameters
+        models[name] = ModelResult(name, digests[name], logits, num_parameters, size_bytes, tuple(latency))
+    return Evaluation(
+        ids=ids,
+        labels=test.labels.numpy(),
+        class_names=test.schema.class_names,
+        data_digest=data.digest,
+        threads=settings.threads,
+        batch_size=settings.latency_batch_size,
+        hardware=f"{platform.machine()} {platform.processor()}".strip(),
+        models=models,
+    )
+
+
+def _champion(spec: Spec, shipped: Artifact, workspace: Workspace) -> Any:
+    """The champion that the student is judged against, by the promotion log; None if there is none."""
+    from distill_platform.registry.log import compared_champion
+
+    return compared_champion(workspace.storage, spec.registry.model, shipped.digest)
+
+
+def _fetch_version(spec: Spec, version: int, folder: Path, workspace: Workspace) -> Path:
+    from distill_platform.registry.folder import STUDENT as REGISTERED
+
+    registry = _registry(spec, workspace)
+    registry.download(registry.get(spec.registry.model, str(version)), folder)
+    return folder / "data" / REGISTERED
+
+
+def registered_model(spec: Spec, digest: str, workspace: Workspace) -> dict[str, Any]:
+    """Name, version and aliases of the version that holds a digest."""
+    versions = _registry(spec, workspace).versions(spec.registry.model)
+    (found,) = [version for version in versions if version.digest == digest]
+    return {"name": found.model, "version": found.number, "aliases": list(found.aliases)}
+
+
+def registry_uri(spec: Spec, workspace: Workspace) -> str:
+    """The tracking URI, credentials left out. Raises RegistryError if this workspace may not use it."""
+    from distill_platform.registry.mlflow_registry import tracking_uri_for, without_credentials
+
+    given = workspace.tracking_uri or spec.registry.tracking_uri
+    return without_credentials(tracking_uri_for(workspace.storage.uri, given))
+
+
+def _registry(spec: Spec, workspace: Workspace) -> Any:
+    from distill_platform.registry.mlflow_registry import open_registry
+
+    return open_registry(workspace.storage.uri, workspace.tracking_uri or spec.registry.tracking_uri)
+
+
+def _lineage(verdict: Artifact, workspace: Workspace) -> dict[str, Any]:
+    """Every artifact that the verdict descends from, by step: what it was made from, and with which libraries."""
+    kept = ("key", "digest", "inputs", "libraries", "machine", "committed_at")
+    found = ancestors(workspace.storage, verdict)
+    return {step: {name: artifact.record[name] for name in kept} for step, artifact in found.items()}
+
+
+def _refuse_below_floor(teacher: Artifact, floor: float) -> None:
+    from distill_platform.evaluate.bounds import ONE_SIDED_95, proportion_interval
+    from distill_platform.teacher import validation_counts
+
+    num_correct, num_examples = validation_counts(teacher)
+    lower = proportion_interval(num_correct, num_examples, ONE_SIDED_95).lower
+    if not lower >= floor:
+        raise TeacherRefused(
+            f"teacher {teacher.digest[:12]} is right on {num_correct} of {num_examples} validation examples "
+            f"({num_correct / num_examples:.4f}); its one-sided 95% lower bound is {lower:.4f}, teacher.floor wants "
+            f"{floor:g}. Train it longer, give a better one, or lower the floor"
+        )
+
+
+def _model_folder(uri: str) -> Path:
+    """A saved model's folder on this machine."""
+    storage = open_storage(uri)
+    folder = Path(tempfile.mkdtemp(prefix="distill-weights-"))
+    for name in ("model.json", "weights.safetensors"):
+        storage.download(name, folder / name)
+    return folder
+
+
+def source_options(spec: Spec) -> dict[str, Any]:
+    """What decides the examples and their splits; views are not part of it."""
+    options = spec.data.model_dump(mode="json", exclude={"views", "image_size"})
+    return {**options, "image_size": spec.data.image_size, "seed": spec.seed}
+
+
+def _views(spec: Spec) -> Any:
+    from distill_platform.data.views import Views
+
+    return Views.of(spec.data.views.num, spec.seed, [transform.model_dump() for transform in spec.data.views.augment])
+
+
+def _views_config(spec: Spec) -> dict[str, Any]:
+    return {**spec.data.views.model_dump(mode="json"), "seed": spec.seed}
+
+
+def _connect(workspace: Workspace) -> None:
+    from distill_platform.cluster import connect
+
+    connect(workspace.ray_address)

@@ -1,0 +1,214 @@
+"""Ray Tune executes members; the ledger decides what they are, which go on, and which are over.
+
+Tune's own search, schedulers and restore are not used: its restore reruns finished trials and unpickles. Here a killed
+driver reads the ledger, hands Tune the members that have not ended, and asks for new ones until there are enough.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ray import tune
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+
+from distill_platform.artifact import Artifact, Draft
+from distill_platform.data.views import Views
+from distill_platform.errors import Stopped, SweepFailed
+from distill_platform.progress import Advance, track
+from distill_platform.sweep.halving import keeps, rungs
+from distill_platform.sweep.ledger import LedgerState
+from distill_platform.sweep.results import write_results
+from distill_platform.sweep.search import Search
+from distill_platform.sweep.space import Space
+from distill_platform.sweep.trial import MemberTrainable, TrialJob, lost_result, stopped_result
+
+MAX_FAILURES = 3
+"""How often a member whose process died is started again."""
+
+
+@dataclass(frozen=True)
+class SweepPlan:
+    """What is searched, how, and for how long; all plain and resolved."""
+
+    name: str
+    trials: int
+    search: str
+    scheduler: str
+    grace_epochs: int
+    reduction: int
+    metric: str
+    space: Space
+    base: Mapping[str, Any]
+    seed: int
+
+    @property
+    def rungs(self) -> tuple[int, ...]:
+        """Epochs after which members are compared; none without halving."""
+        if self.scheduler == "none":
+            return ()
+        return tuple(rungs(self.base["train"]["epochs"], self.grace_epochs, self.reduction))
+
+
+@dataclass(frozen=True)
+class Slots:
+    """What one trial takes, and how many run at once. Says nothing about results."""
+
+    concurrent: int
+    num_cpus: float = 1
+    num_gpus: float = 0
+
+
+def run_sweep(
+    draft: Draft,
+    plan: SweepPlan,
+    data: Artifact,
+    cache: Artifact | None,
+    views: Views,
+    task: str,
+    slots: Slots,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> None:
+    """Train members until `plan.trials` have ended; write the winner, all trials and all curves into the draft.
+
+    Raises SweepFailed if no member finished, Stopped if `should_stop` said so before all had ended.
+    """
+    job = TrialJob(
+        data, cache, plan.base, views, task, plan.metric, plan.rungs, draft.work, max(1, int(slots.num_cpus))
+    )
+    state = job.ledger.state()
+    with track(plan.name, plan.trials, "trials") as advance:
+        advance(len(state.results))
+        if len(state.results) < plan.trials:
+            _execute(plan, job, state, slots, should_stop, advance)
+    state = job.ledger.state()
+    if len(state.results) < plan.trials:
+        raise Stopped(
+            f"{plan.name}: stopped with {len(state.results)} of {plan.trials} trials done; run again to continue"
+        )
+    _refuse_without_winner(plan, state)
+    write_results(draft, plan.metric, state, draft.work)
+
+
+def _execute(
+    plan: SweepPlan,
+    job: TrialJob,
+    state: LedgerState,
+    slots: Slots,
+    should_stop: Callable[[], bool],
+    advance: Advance,
+) -> None:
+    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # loggers cost a third of the rate, and the ledger logs
+    os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = "86400"  # Tune's own state is never restored
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the new output engine prints a banner even at verbose=0
+    halving = _Halving(plan, job, state)
+    with tempfile.TemporaryDirectory(prefix="distill-tune-") as folder:
+        trainable = tune.with_resources(
+            tune.with_parameters(MemberTrainable, job=job), {"cpu": slots.num_cpus, "gpu": slots.num_gpus}
+        )
+        tuner = tune.Tuner(
+            trainable,
+            tune_config=tune.TuneConfig(
+                search_alg=_LedgerSearcher(plan, job, state),
+                scheduler=halving,
+                num_samples=plan.trials - len(state.results),
+                max_concurrent_trials=slots.concurrent,
+                reuse_actors=True,
+            ),
+            run_config=tune.RunConfig(
+                name=plan.name,
+                storage_path=folder,
+                verbose=0,
+                stop=_StopWhen(should_stop),
+                failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
+                callbacks=[_Progress(advance)],
+            ),
+        )
+        tuner.fit()
+
+
+class _LedgerSearcher(Searcher):
+    """Gives Tune the members that have not ended, then new ones, each entered before it is given."""
+
+    def __init__(self, plan: SweepPlan, job: TrialJob, state: LedgerState) -> None:
+        super().__init__(metric="score", mode="max")
+        self.job, self.state, self.trials = job, state, plan.trials
+        self.search = Search(plan.search, plan.space, dict(plan.base), plan.trials, plan.seed)
+        self.search.tell_all(state)
+        self.waiting = state.unfinished
+        self.given: dict[str, int] = {}
+
+    def suggest(self, trial_id: str) -> Any:
+        if self.waiting:
+            number = self.waiting.pop(0)
+        elif len(self.state.members) < self.trials:
+            number = len(self.state.members)
+            self.state.members[number] = self.job.ledger.add_member(number, self.search.ask(number))
+        else:
+            return Searcher.FINISHED
+        self.given[trial_id] = number
+        return {"number": number, "settings": self.state.members[number]}
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        number = self.given.pop(trial_id)
+        ended = self.job.ledger.result(number)
+        if ended is None:
+            ended = lost_result(number, self.job, f"its process died {MAX_FAILURES + 1} times; see the log of its node")
+        self.state.results[number] = ended
+        self.search.tell(self.state.members[number], ended["score"])
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the ledger is the state."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing, as `save`."""
+
+
+class _Halving(FIFOScheduler):
+    """The pure rule of halving.py over the ledger's rungs."""
+
+    def __init__(self, plan: SweepPlan, job: TrialJob, state: LedgerState) -> None:
+        super().__init__()
+        self.job, self.reduction, self.scores = job, plan.reduction, state.rungs
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        if result["done"]:
+            return str(TrialScheduler.CONTINUE)
+        rung = self.scores.setdefault(result["epochs"], {})
+        rung[result["number"]] = result["score"]
+        if keeps(result["score"], rung.values(), self.reduction):
+            return str(TrialScheduler.CONTINUE)
+        stopped_result(result["number"], self.job, result["epochs"], result["score"])
+        return str(TrialScheduler.STOP)
+
+
+class _StopWhen(tune.Stopper):
+    def __init__(self, condition: Callable[[], bool]) -> None:
+        self.condition = condition
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        return self.condition()
+
+
+class _Progress(tune.Callback):
+    def __init__(self, advance: Advance) -> None:
+        self.advance = advance
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self.advance(1)
+
+
+def _refuse_without_winner(plan: SweepPlan, state: LedgerState) -> None:
+    if not any(result["status"] == "finished" for result in state.results.values()):
+        reasons = sorted({f"  trial {number}: {result['reason']}" for number, result in state.results.items()})
+        raise SweepFailed(
+            f"{plan.name}: none of {plan.trials} trials finished:\n" + "\n".join(reasons[:5]) + "\n"
+            "Correct what they say; `distill retry STEP` drops these trials and starts the sweep over"
+        )

@@ -1,0 +1,183 @@
+"""One member trained, in a Ray actor that stays warm from member to member."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from ray import tune
+
+from distill_platform.artifact import Artifact, put_file
+from distill_platform.cache import open_targets
+from distill_platform.data.examples import open_schema, open_split
+from distill_platform.data.loader import Loader
+from distill_platform.data.views import Views
+from distill_platform.errors import InputError, TrainingDiverged
+from distill_platform.models import Preprocess, SavedModel, save_model
+from distill_platform.objective import Objective
+from distill_platform.storage import Storage
+from distill_platform.sweep.ledger import Ledger, Result
+from distill_platform.sweep.space import Settings, apply_settings
+from distill_platform.tasks import TASKS
+from distill_platform.train import Checkpoints, Trainer, TrainSettings
+from distill_platform.train.fit import CHECKPOINT_EVERY_S, PeriodicSaver
+
+
+@dataclass(frozen=True)
+class TrialJob:
+    """What every member of a sweep shares. `base` holds student, objective and train as plain nested values."""
+
+    data: Artifact
+    cache: Artifact | None
+    base: Mapping[str, Any]
+    views: Views
+    task: str
+    metric: str
+    rungs: tuple[int, ...]
+    work: Storage
+    num_threads: int
+    checkpoint_every_s: float = CHECKPOINT_EVERY_S
+
+    @property
+    def ledger(self) -> Ledger:
+        """Where members are entered."""
+        return Ledger(self.work)
+
+
+class MemberTrainable(tune.Trainable):
+    """A Tune trial is a member. One `step` trains to the next rung, or to the end.
+
+    What counts goes into the ledger before Tune hears of it, so a driver that is killed loses no finished member.
+    """
+
+    def setup(self, config: dict[str, Any], job: TrialJob | None = None) -> None:
+        """Open data and cache; they are mapped, and stay so for the members that follow."""
+        assert job is not None
+        self.job = job
+        torch.set_num_threads(job.num_threads)
+        self.schema = open_schema(job.data)
+        self.examples = {split: open_split(job.data, split) for split in ("train", "val")}
+        self.targets = None
+        if job.cache is not None:
+            self.targets = {
+                name: open_targets(job.cache, job.data, name, self.examples[name]) for name in self.examples
+            }
+        self._start(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Go on with another member in the same process."""
+        self._start(new_config)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """Train to the next rung or the end; gives the score so far, higher is better."""
+        if self.ended is not None:
+            return self._ended(self.ended)
+        try:
+            while not self.trainer.is_finished:
+                self.trainer.run_epoch(after_step=self.saver)
+                if self.trainer.epoch in self.job.rungs and not self.trainer.is_finished:
+                    score = self.trainer.best_score
+                    self.job.ledger.report(self.number, self.trainer.epoch, score)
+                    return {"number": self.number, "epochs": self.trainer.epoch, "score": score, "done": False}
+        except TrainingDiverged as error:
+            return self._ended(self._end("failed", str(error)))
+        return self._ended(self._end("finished", ""))
+
+    def _start(self, config: dict[str, Any]) -> None:
+        self.number: int = config["number"]
+        self.started = time.perf_counter()
+        self.ended = self.job.ledger.result(self.number)
+        if self.ended is None:
+            try:
+                self.trainer = self._make_trainer(config["settings"])
+            except InputError as error:  # a width or depth that the builder refuses fails this member alone
+                self.ended = self.job.ledger.end(self.number, _failure(str(error)))
+
+    def _make_trainer(self, settings: Settings) -> Trainer:
+        job, schema = self.job, self.schema
+        applied = apply_settings(job.base, settings)
+        train = TrainSettings(**applied["train"])
+        args = {name: value for name, value in applied["student"].items() if name != "name"}
+        self.model = SavedModel(
+            applied["student"]["name"], args, schema.input, schema.class_names, Preprocess.of(schema), job.task
+        )
+        trainer = Trainer(
+            self.model.build(train.seed),
+            Objective.of(TASKS[job.task], applied["objective"]),
+            Loader(self.examples["train"], job.views, train.batch_size, train.seed),
+            self.examples["val"],
+            train,
+            self.targets,
+            job.metric,
+        )
+        checkpoints = Checkpoints(job.work.child(f"checkpoints/{self.number:06d}"))
+        if kept := checkpoints.load():
+            trainer.load_state(*kept)
+        self.saver = PeriodicSaver(trainer, checkpoints, job.checkpoint_every_s)
+        return trainer
+
+    def _end(self, status: str, reason: str) -> Result:
+        trainer = self.trainer
+        if status == "failed":
+            return self.job.ledger.end(self.number, {**_failure(reason), "reports": trainer.reports})
+        best = trainer.reports[trainer.best_epoch]
+        network = trainer.load_best()
+        with tempfile.TemporaryDirectory(prefix="distill-member-") as folder:
+            save_model(Path(folder), self.model, network)
+            models = self.job.work.child(f"models/{self.number:06d}")
+            files = {path.name: put_file(models, path.name, path) for path in sorted(Path(folder).iterdir())}
+        result = {
+            "status": status,
+            "score": trainer.best_score,
+            "metrics": {name: best[name] for name in ("val_accuracy", "val_loss", "kl_to_teacher") if name in best},
+            "reports": trainer.reports,
+            "epochs": trainer.epoch,
+            "seconds": round(sum(report["seconds"] for report in trainer.reports), 4),
+            "num_parameters": network.num_parameters,
+            "size_bytes": sum(entry["size_bytes"] for entry in files.values()),
+            "files": files,
+            "reason": reason,
+        }
+        return self.job.ledger.end(self.number, result)
+
+    def _ended(self, result: Result) -> dict[str, Any]:
+        return {"number": self.number, "epochs": result["epochs"], "score": result["score"], "done": True}
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Nothing: members keep their own checkpoints, and Tune restores none."""
+
+    def load_checkpoint(self, checkpoint_dir: str) -> None:
+        """Nothing, as `save_checkpoint`."""
+
+
+def _failure(reason: str) -> dict[str, Any]:
+    """The result of a member that cannot win."""
+    return {
+        "status": "failed",
+        "score": None,
+        "metrics": {},
+        "reports": [],
+        "epochs": 0,
+        "seconds": 0.0,
+        "num_parameters": None,
+        "size_bytes": None,
+        "files": {},
+        "reason": reason,
+    }
+
+
+def stopped_result(number: int, job: TrialJob, epochs: int, score: float) -> Result:
+    """Enter a member that halving stopped; its score at that rung still tells the search something."""
+    reason = f"halving stopped it after {epochs} epochs"
+    return job.ledger.end(number, {**_failure(reason), "status": "stopped", "score": score, "epochs": epochs})
+
+
+def lost_result(number: int, job: TrialJob, reason: str) -> Result:
+    """Enter a member whose process was lost more often than retries allow."""
+    return job.ledger.end(number, _failure(reason))

@@ -1,0 +1,234 @@
+"""One optimiser step and the loop around it.
+
+Everything random is drawn from (seed, step) or (seed, epoch), so the position is the random state: a run resumed from
+any step ends bit-identical to one that was never interrupted, on one kind of CPU with the same number of threads.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from distill_platform.cache import CachedTargets
+from distill_platform.data.examples import Examples
+from distill_platform.data.loader import Batch, Loader, step_seed
+from distill_platform.errors import TrainingDiverged
+from distill_platform.models import Network, Output
+from distill_platform.objective import Objective
+from distill_platform.objective.losses import soft_targets
+from distill_platform.objective.objective import gradient_shares
+from distill_platform.train.optim import lr_factor, make_optimizer
+
+EpochReport = dict[str, Any]
+"""epoch, train_loss, terms, shares (at some epochs), val_accuracy, val_loss, kl_to_teacher (with a cache), seconds."""
+
+PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How to train; the fields of the spec's `train`, all resolved."""
+
+    epochs: int
+    batch_size: int
+    optimizer: str
+    lr: float
+    weight_decay: float
+    momentum: float
+    schedule: str
+    warmup_fraction: float
+    clip_norm: float | None
+    patience_epochs: int | None
+    precision: str
+    seed: int
+
+
+class Trainer:
+    """A network on its way from the first step to the last. `targets` are the teacher's outputs, by split.
+
+    metric: "val_accuracy" or "kl_to_teacher": what early stopping and the kept weights go by.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        objective: Objective,
+        loader: Loader,
+        validation: Examples,
+        settings: TrainSettings,
+        targets: Mapping[str, CachedTargets] | None = None,
+        metric: str = "val_accuracy",
+    ) -> None:
+        assert targets is not None or not objective.needs_teacher
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.network = network.to(self.device)
+        self.objective, self.loader, self.validation, self.settings = objective, loader, validation, settings
+        self.targets, self.metric = targets, metric
+        self.optimizer = make_optimizer(
+            settings.optimizer, self.network, settings.lr, settings.weight_decay, settings.momentum
+        )
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=settings.precision == "float16")
+        self.parameters = list(self.network.parameters())
+        self.reports: list[EpochReport] = []
+        self.best_weights = self._weights()
+        self.step = 0  # optimiser steps done
+        self._sums: dict[str, float] = {}  # of the weighted terms, over the steps of this epoch
+        self._shares: dict[str, float] | None = None
+
+    @property
+    def epoch(self) -> int:
+        """Number of the epoch that is next or under way."""
+        return len(self.reports)
+
+    @property
+    def best_epoch(self) -> int:
+        """The first epoch with the best metric; -1 before the first."""
+        scores = [self._score(report) for report in self.reports]
+        return scores.index(max(scores)) if scores else -1
+
+    @property
+    def best_score(self) -> float:
+        """The best epoch's metric, signed so that higher is better."""
+        return self._score(self.reports[self.best_epoch])
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the last epoch is done, or patience has run out."""
+        patience = self.settings.patience_epochs
+        waited = self.epoch - 1 - self.best_epoch
+        return self.epoch >= self.settings.epochs or (patience is not None and waited >= patience)
+
+    def run_epoch(self, after_step: Callable[[], None] | None = None) -> EpochReport:
+        """Train to the end of the epoch, validate, and report. Raises TrainingDiverged."""
+        started = time.perf_counter()
+        self.network.train()
+        done_in_epoch = self.step - self.epoch * self.loader.num_batches
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+            for batch in self.loader.batches(self.epoch, start=done_in_epoch):
+                self._train_step(batch)
+                if after_step is not None:
+                    after_step()
+        terms = {name: total / self.loader.num_batches for name, total in self._sums.items()}
+        report: EpochReport = {"epoch": self.epoch, "train_loss": sum(terms.values()), "terms": terms}
+        if self._shares is not None:
+            report["shares"] = self._shares
+        report |= self.validate()
+        for name in ("val_accuracy", "val_loss", "kl_to_teacher"):
+            if not math.isfinite(report.get(name, 0.0)):
+                raise TrainingDiverged(f"epoch {self.epoch}: {name} is {report[name]}; lower train.lr")
+        report["seconds"] = round(time.perf_counter() - started, 4)
+        if all(self._score(report) > self._score(earlier) for earlier in self.reports):
+            self.best_weights = self._weights()
+        self.reports.append(report)
+        self._sums, self._shares = {}, None
+        return report
+
+    def validate(self) -> dict[str, float]:
+        """Metrics on the validation split, in eval mode, on the examples as they are."""
+        self.network.eval()
+        with torch.inference_mode():
+            parts = [self._forward(part) for part in self.validation.inputs.split(1024)]
+        outputs = {name: Output(torch.cat([part[name].values for part in parts]).float().cpu()) for name in parts[0]}
+        task = self.objective.task
+        metrics = {f"val_{name}": value for name, value in task.metrics(outputs, self.validation.labels).items()}
+        if self.targets is not None:
+            index = torch.arange(len(self.validation))
+            target = self.targets["val"](index, torch.zeros_like(index))
+            logits = outputs[task.output].values.double()
+            metrics["kl_to_teacher"] = soft_targets(logits, target.logits, temperature=1.0).item()  # type: ignore[attr-defined]
+        return metrics
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Everything that the rest of the run depends on: tensors, and what goes into JSON."""
+        tensors = {f"weights.{name}": value for name, value in self.network.state_dict().items()}
+        tensors |= {f"best.{name}": value for name, value in self.best_weights.items()}
+        for index, entry in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in entry.items()}
+        position = {"step": self.step, "sums": self._sums, "shares": self._shares, "reports": self.reports}
+        return tensors, {**position, "scaler": self.scaler.state_dict()}
+
+    def load_state(self, tensors: Mapping[str, Tensor], position: Mapping[str, Any]) -> None:
+        """Continue from what `state` gave."""
+        self.network.load_state_dict(_under("weights.", tensors))
+        self.best_weights = _under("best.", tensors)
+        entries: dict[int, dict[str, Tensor]] = {}
+        for name, value in _under("optimizer.", tensors).items():
+            index, _, field = name.partition(".")
+            entries.setdefault(int(index), {})[field] = value
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": entries, "param_groups": groups})
+        self.scaler.load_state_dict(dict(position["scaler"]))
+        self.step, self.reports = position["step"], list(position["reports"])
+        self._sums, self._shares = dict(position["sums"]), position["shares"]
+
+    def load_best(self) -> Network:
+        """The network with the weights of its best epoch, on the CPU, in eval mode."""
+        self.network.load_state_dict(self.best_weights)
+        return self.network.cpu().eval()
+
+    def _train_step(self, batch: Batch) -> None:
+        settings = self.settings
+        torch.manual_seed(step_seed(settings.seed, "step", self.step))
+        factor = lr_factor(
+            settings.schedule, self.step, settings.epochs * self.loader.num_batches, settings.warmup_fraction
+        )
+        for group in self.optimizer.param_groups:
+            group["lr"] = settings.lr * factor
+        outputs = self._forward(batch.inputs)
+        target = (
+            self.targets["train"](batch.index, batch.view) if self.objective.needs_teacher and self.targets else None
+        )
+        terms = self.objective(outputs, batch.labels.to(self.device), target)
+        if self._measures_shares():
+            self._shares = gradient_shares(terms, self.parameters)
+        self._check_finite(terms)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(sum(terms.values(), torch.zeros((), device=self.device))).backward()
+        self.scaler.unscale_(self.optimizer)
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, settings.clip_norm or math.inf)
+        if not self.scaler.is_enabled() and not math.isfinite(norm):
+            self._refuse("the gradient", "the sum of the terms", float(norm))
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.step += 1
+        for name, value in terms.items():
+            self._sums[name] = self._sums.get(name, 0.0) + float(value.detach())
+
+    def _forward(self, inputs: Tensor) -> dict[str, Output]:
+        dtype = PRECISIONS[self.settings.precision]
+        with torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None):
+            outputs: dict[str, Output] = self.network(inputs.to(self.device, non_blocking=True))
+        return outputs
+
+    def _measures_shares(self) -> bool:
+        """At the first step of epochs 0, 1, 2, 4, 8 …: often enough to see a term that does nothing, at little cost."""
+        first = self.step == self.epoch * self.loader.num_batches
+        return first and len(self.objective.terms) > 1 and self.epoch & (self.epoch - 1) == 0
+
+    def _check_finite(self, terms: Mapping[str, Tensor]) -> None:
+        for name, value in terms.items():
+            if not torch.isfinite(value):
+                self._refuse("the loss", f"the term {name!r}", float(value.detach()))
+
+    def _refuse(self, what: str, where: str, got: float) -> None:
+        raise TrainingDiverged(
+            f"step {self.step} (epoch {self.epoch}): {what} of {where} is {got}; wanted a finite number. "
+            f"Lower train.lr (now {self.settings.lr:g}) or set train.clip_norm (now {self.settings.clip_norm})"
+        )
+
+    def _score(self, report: EpochReport) -> float:
+        value = float(report[self.metric])
+        return -value if self.metric in ("kl_to_teacher", "val_loss") else value
+
+    def _weights(self) -> dict[str, Tensor]:
+        return {name: value.detach().clone() for name, value in self.network.state_dict().items()}
+
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

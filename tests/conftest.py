@@ -1,0 +1,24 @@
+"""What every test shares: scratch space of its own, and one thread, so that figures do not depend on the machine."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+
+@pytest.fixture(scope="session")
+def session_scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One scratch folder for the session: its content is named by hashes, so tests may share it."""
+    return tmp_path_factory.mktemp("scratch")
+
+
+@pytest.fixture(autouse=True)
+def _scratch(session_scratch: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("DISTILL_SCRATCH", str(session_scratch))
+    yield

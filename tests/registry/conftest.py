@@ -1,0 +1,50 @@
+"""Real students to register, and a real S3 endpoint in this process."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import boto3
+import pytest
+from moto.server import ThreadedMotoServer
+
+from distill_platform.data.schema import InputSpec
+from distill_platform.models import Preprocess, SavedModel, save_model
+
+
+@pytest.fixture(scope="session")
+def image_student(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a small student of 4 x 4 images, 3 classes."""
+    image = InputSpec("image", (4, 4, 1), "uint8", 0, 16)
+    return _save(tmp_path_factory.mktemp("image"), image, Preprocess((8.0,), (4.0,)), ("one", "two", "three"))
+
+
+@pytest.fixture(scope="session")
+def feature_student(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a small student of 3 named features, 2 classes."""
+    features = InputSpec("features", (3,), "float32", -9, 9, ("width", "height", "depth"), (1.0, 1.0, 1.0))
+    preprocess = Preprocess((0.0, 1.0, 2.0), (1.0, 2.0, 3.0))
+    return _save(tmp_path_factory.mktemp("features"), features, preprocess, ("no", "yes"))
+
+
+def _save(folder: Path, form: InputSpec, preprocess: Preprocess, class_names: tuple[str, ...]) -> Path:
+    saved = SavedModel("mlp", {"hidden": [8]}, form, class_names, preprocess)
+    save_model(folder, saved, saved.build(seed=3))
+    return folder
+
+
+@pytest.fixture
+def s3_uri(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The URI of an empty prefix on a real S3 endpoint."""
+    server = ThreadedMotoServer(port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    boto3.client("s3").create_bucket(Bucket="team")
+    yield f"s3://team/{uuid.uuid4().hex}"  # all servers of a process share their objects
+    server.stop()
