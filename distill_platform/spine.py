@@ -173,13 +173,14 @@ def _cache_size(spec: Spec, data: Artifact | None) -> dict[str, Any]:
         num_classes = len(data.record["facts"]["schema"]["class_names"])
         rows = counts["train"] * num_views + counts["val"]
     else:
-        glance = describe_source(**steps.source_options(spec))
-        if glance.num_examples is None or glance.num_classes is None:
+        options = {name: value for name, value in steps.source_options(spec).items() if name != "seed"}
+        num_examples, _, known_classes = describe_source(**options)
+        if num_examples is None or known_classes is None:
             return {"bytes": None, "rows": None, "exact": False}
-        num_classes, split = glance.num_classes, spec.data.split
+        num_classes, split = known_classes, spec.data.split
         val, test = getattr(split, "val", 0.0), getattr(split, "test", 0.0)
         held_out = test if isinstance(test, float) else 0.0
-        rows = round(glance.num_examples * ((1 - val - held_out) * num_views + val))
+        rows = round(num_examples * ((1 - val - held_out) * num_views + val))
     row_bytes = KEY_BYTES + CODECS[spec.cache.codec].bytes_per_unit(num_classes, spec.cache.dtype)
     return {"bytes": rows * row_bytes, "rows": rows, "exact": data is not None}
 

@@ -28,7 +28,8 @@ class Codec:
 
 def encode_dense(logits_NC: np.ndarray[Any, Any], dtype: str) -> Columns:
     """Every logit as `dtype`. Raises CacheMismatch for logits that fp16 cannot hold (beyond 65,504)."""
-    values = logits_NC.astype(dtype)
+    with np.errstate(over="ignore"):  # what overflows is refused below
+        values = logits_NC.astype(dtype)
     if not np.isfinite(values).all():
         rows = np.flatnonzero(~np.isfinite(values).all(axis=-1))
         raise CacheMismatch(

@@ -6,7 +6,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, entry_points, version
 from typing import Annotated, Any
 
 import typer
@@ -19,6 +19,9 @@ from distill_platform.errors import DistillError
 PLUGINS = "distill_platform.cli"
 """Entry point group of sub-commands that other packages bring: name -> a `typer.Typer`."""
 
+INTERRUPTED = 130
+"""Exit code after Ctrl-C: 128 + SIGINT, as shells have it."""
+
 
 class _ErrorsAsMessages(TyperGroup):
     """The platform's own errors end as one message on stderr and their exit code; all others are faults of ours."""
@@ -29,8 +32,12 @@ class _ErrorsAsMessages(TyperGroup):
         except DistillError as error:
             if ctx.meta.get(DEBUG):
                 traceback.print_exc()
-            typer.echo(f"distill: {error}", err=True)
+            lines = str(error).splitlines()
+            typer.echo(f"distill: {error}" if len(lines) == 1 else "\n  ".join(["distill:", *lines]), err=True)
             raise typer.Exit(error.exit_code) from None
+        except KeyboardInterrupt:
+            typer.echo("distill: interrupted; the same command continues where this one was", err=True)
+            raise typer.Exit(INTERRUPTED) from None
 
 
 def build_app() -> typer.Typer:
@@ -54,14 +61,15 @@ def build_app() -> typer.Typer:
     return app
 
 
-def _start(
-    version: Annotated[bool, typer.Option("--version", help="Show the version and stop.", is_eager=True)] = False,
-) -> None:
-    if version:
-        from importlib.metadata import version as version_of
-
-        typer.echo(version_of("distill-platform"))
+def _show_version(given: bool) -> None:
+    if given:
+        typer.echo(version("distill-platform"))
         raise typer.Exit
+
+
+def _start(
+    shown: Annotated[bool, typer.Option("--version", callback=_show_version, help="Show the version.")] = False,
+) -> None:
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())  # `import:package.module:function` finds modules of the folder one works in
 

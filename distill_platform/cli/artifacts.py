@@ -107,6 +107,10 @@ def _artifact_of(workspace: str, run_id: str | None, step: str) -> Artifact:
     return artifact
 
 
+def _best_first(trial: dict[str, Any]) -> tuple[bool, float]:
+    return trial["score"] is None, -(trial["score"] or 0.0)
+
+
 def _describe_split(split: dict[str, Any]) -> str:
     return f"{split['num_examples']:,} examples, {split['num_views']} views, {len(split['shards'])} shards"
 

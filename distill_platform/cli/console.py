@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
 from distill_platform import progress
+
+PIPED_WIDTH = 160
+"""Columns of a table that no terminal bounds."""
 
 
 def print_json(value: Any) -> None:
@@ -25,17 +30,20 @@ def print_json(value: Any) -> None:
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """A table on stdout; None is shown as a dash."""
-    table = Table(title=title or None, title_justify="left", title_style="bold")
+    table = Table(title=title or None, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*("–" if cell is None else escape(str(cell)) for cell in row))
-    Console().print(table)
+    Console(width=None if sys.stdout.isatty() else PIPED_WIDTH).print(table)
 
 
 @contextmanager
 def shown_progress(debug: bool = False) -> Iterator[None]:
-    """Show on stderr how far work inside is, and what it logs. Tracebacks in the log are shown with `debug` alone."""
+    """Show on stderr how far work inside is, and what it logs. Tracebacks in the log are shown with `debug` alone.
+
+    What libraries print goes to stderr as well: stdout is for the result.
+    """
     console = Console(stderr=True)
     bars = Progress(
         TextColumn("{task.description}"), BarColumn(), _Rate(), TimeRemainingColumn(), console=console, transient=True
@@ -44,7 +52,7 @@ def shown_progress(debug: bool = False) -> Iterator[None]:
     handler = _ConsoleHandler(console, logging.DEBUG if debug else logging.INFO)
     log.addHandler(handler)
     try:
-        with bars, progress.display(_Display(bars)):
+        with bars, progress.display(_Display(bars)), redirect_stdout(sys.stderr):
             yield
     finally:
         log.removeHandler(handler)
@@ -60,10 +68,10 @@ class _Display:
         return self.bars.add_task(escape(description), total=total, unit=unit)
 
     def advance(self, task: int, amount: float) -> None:
-        self.bars.advance(self.bars.task_ids[self.bars.task_ids.index(task)], amount)  # type: ignore[arg-type]
+        self.bars.advance(TaskID(task), amount)
 
     def finish(self, task: int) -> None:
-        self.bars.remove_task(task)  # type: ignore[arg-type]
+        self.bars.remove_task(TaskID(task))
 
 
 class _Rate(ProgressColumn):

@@ -100,10 +100,11 @@ def _registry(workspace: str, tracking_uri: str | None) -> str:
 
 
 def _ray(address: str | None) -> str:
-    from distill_platform.cluster import connect, num_cpus
+    from distill_platform.cluster import connect, resources
 
     connect(address)
-    return f"{address or 'local Ray'}: {num_cpus()} CPUs"
+    num_cpus, num_gpus = resources()
+    return f"{address or 'a local session'}: {num_cpus:g} CPUs, {num_gpus:g} GPUs"
 
 
 def _gpu() -> Finding:
@@ -111,7 +112,5 @@ def _gpu() -> Finding:
 
     machine = this_machine()
     if not machine.num_gpus:
-        return Finding(
-            "gpu", "absent", f"none on this machine, {machine.num_cpus:g} CPUs", "small students train on CPUs"
-        )
+        return Finding("gpu", "absent", f"none here, but {machine.num_cpus:g} CPUs", "small students train on CPUs")
     return Finding("gpu", "ok", f"{machine.num_gpus:g} GPUs, {machine.gpu_precision}")

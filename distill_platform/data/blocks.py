@@ -66,6 +66,8 @@ class Source:
     class_names: tuple[str, ...] | None = None
     """In the order of their numbers, where the source itself has one."""
     has_test_split: bool = False
+    has_ids: bool = False
+    """Whether its blocks carry ids; else examples are named by their content."""
 
     @property
     def size_bytes(self) -> int | None:

@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from distill_platform.data.splits import SPLITS
 from distill_platform.errors import DataError
 
@@ -49,6 +53,66 @@ class RowFaults:
         ]
 
 
+class Found:
+    """What is learnt of rows as they pass: how many per split and class, and what more than one split holds."""
+
+    def __init__(self, has_ids: bool, splits_are_given: bool) -> None:
+        self._has_ids, self._splits_are_given = has_ids, splits_are_given
+        self._counts: Counter[tuple[str, str]] = Counter()
+        self._split_of_group: dict[str, str] = {}
+        self._straddling: dict[str, None] = {}
+        self._shared: list[str] = []
+        self._repeated: list[str] = []
+
+    @property
+    def labels(self) -> set[str]:
+        """Every label met."""
+        return {label for _, label in self._counts}
+
+    def count(self, rows: pa.Table) -> None:
+        """Count rows, and notice named groups that a given split parts (one by hash cannot)."""
+        for entry in rows.group_by(["split", "label"]).aggregate([([], "count_all")]).to_pylist():
+            self._counts[entry["split"], entry["label"]] += entry["count_all"]
+        if self._splits_are_given:
+            named = rows.filter(pc.not_equal(rows["group"], rows["id"]))
+            for group, split in zip(named["group"].to_pylist(), named["split"].to_pylist(), strict=True):
+                if self._split_of_group.setdefault(group, split) != split:
+                    self._straddling[group] = None
+
+    def look_for_repeats(self, rows: pa.Table) -> None:
+        """Notice equal keys, in rows ordered by key: ids that are not unique, and contents in more than one split."""
+        keys = rows["key"].combine_chunks()
+        same = pc.equal(keys[1:], keys[:-1]).to_numpy(zero_copy_only=False)
+        for row in np.flatnonzero(same):
+            one, other = rows.slice(int(row), 2).select(["id", "split", "where"]).to_pylist()
+            if one["split"] != other["split"]:
+                self._shared.append(f"{one['where']} ({one['split']}) and {other['where']} ({other['split']})")
+            elif self._has_ids:
+                self._repeated.append(f"{one['id']!r} at {one['where']} and {other['where']}")
+
+    def per_class(self, class_names: Sequence[str]) -> dict[str, dict[str, int]]:
+        """Examples per split and class."""
+        return {split: {name: self._counts[split, name] for name in class_names} for split in SPLITS}
+
+    def sentences(self) -> list[str]:
+        """One for each kind of fault noticed."""
+        same = "id" if self._has_ids else "content"
+        faults = []
+        if self._repeated:
+            faults.append(f"{len(self._repeated)} rows repeat an id: {_named(self._repeated)}; ids have to be unique")
+        if self._shared:
+            faults.append(
+                f"{len(self._shared)} pairs of rows of the same {same} are in different splits: "
+                f"{_named(self._shared)}; keep one of each, or give them one group"
+            )
+        if self._straddling:
+            faults.append(
+                f"{len(self._straddling)} groups are in more than one split: {_named(sorted(self._straddling))}; "
+                "put each into one"
+            )
+        return faults
+
+
 def raise_all(source: str, faults: Sequence[str]) -> None:
     """Raises DataError if there is any fault."""
     if faults:
@@ -71,22 +135,11 @@ def class_faults(counts: Mapping[str, Mapping[str, int]], class_names: Sequence[
     return faults
 
 
-def constant_features(low: Sequence[float], high: Sequence[float], names: Sequence[str]) -> list[str]:
-    """Features that hold one value all through train: they teach nothing, and cannot be standardised."""
-    constant = [f"{name} (always {one:g})" for name, one, other in zip(names, low, high, strict=True) if one == other]
-    return [f"constant in train: {_named(constant)}; leave them out"] if constant else []
-
-
-def shared(what: str, names: Sequence[str], count: int) -> list[str]:
-    """Ids, contents or groups that more than one split holds."""
-    if not count:
-        return []
-    return [f"{count} {what} in more than one split: {_named(names, count)}; what is tested must not be trained on"]
-
-
-def repeated_ids(names: Sequence[str], count: int) -> list[str]:
-    """Ids that more than one row has."""
-    return [f"{count} ids occur more than once: {_named(names, count)}; ids have to be unique"] if count else []
+def constant(low: Sequence[float], high: Sequence[float], names: Sequence[str]) -> list[str]:
+    """Features or channels that hold one value all through train: they teach nothing, and cannot be standardised."""
+    held = zip(names, low, high, strict=False)  # without any example there are bounds of nothing
+    found = [f"{name} (always {one:g})" for name, one, other in held if one == other]
+    return [f"constant in train: {_named(found)}; leave them out"] if found else []
 
 
 def _named(names: Sequence[str], count: int | None = None) -> str:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from distill_platform.data.blocks import Block, ReadOptions, Source, rows_per_block
-from distill_platform.data.files import StoredFile, find_files, total_bytes
+from distill_platform.data.files import StoredFile, find_files
 from distill_platform.data.schema import InputSpec
 from distill_platform.errors import DataError
 
@@ -31,9 +31,7 @@ def open_image_folder(source: str, options: ReadOptions) -> Source:
         )
     spec = image_spec(source, options, lambda: files[0].read(), files[0].name)
     pieces = tuple(tuple(files[start : start + FILES_PER_PIECE]) for start in range(0, len(files), FILES_PER_PIECE))
-    return Source(
-        source, spec, pieces, partial(_read_files, spec, options.image_size is not None), len(files), total_bytes(files)
-    )
+    return Source(source, spec, pieces, partial(_read_files, spec, options.image_size is not None), len(files))
 
 
 def image_spec(source: str, options: ReadOptions, first: Callable[[], bytes], where: str) -> InputSpec:

@@ -5,7 +5,7 @@ These are pure functions of a piece of a source, so any process may run them, in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,19 +48,20 @@ def row_schema(spec: InputSpec) -> pa.Schema:
 def rows_of(block: Block, part: Part) -> pa.Table:
     """A block's rows, and one row for each fault in it."""
     spec = part.source.input
-    faults = [*block.faults, *_faults(block, part)]
-    faulty = {where for _, where in faults}
-    good = [row for row, where in enumerate(block.where) if where not in faulty]
+    found = list(_faults(block, part))
+    faulty = {row for row, _, _ in found}
+    good = [row for row in range(len(block.where)) if row not in faulty]
+    faults = [*block.faults, *((kind, where) for _, kind, where in found)]
     inputs = block.inputs[good]
-    contents = content_ids(inputs) if block.ids is None else []
-    ids = contents or _pick(block.ids, good)
+    ids = content_ids(inputs) if block.ids is None else _pick(block.ids, good)
     groups = ids if block.groups is None else _pick(block.groups, good)
+    splits = _pick(block.splits, good) if block.splits is not None else [part.fixed] * len(good)
     columns = {
         "key": fixed_binary(keys_of(ids)),
         "input": fixed_binary(inputs),
         "id": ids,
         "group": groups,
-        "split": _splits(part, groups, _pick(block.splits, good)),
+        "split": _split(part, groups, splits),
         "label": _pick(block.labels, good),
         "where": _pick(block.where, good),
         "fault": pa.nulls(len(good), pa.string()),
@@ -74,3 +75,45 @@ def fixed_binary(values: NDArray[Any]) -> pa.Array:
     values = np.ascontiguousarray(values)
     width = values.itemsize * int(np.prod(values.shape[1:]))
     return pa.Array.from_buffers(pa.binary(width), len(values), [None, pa.py_buffer(values)])
+
+
+def _faults(block: Block, part: Part) -> Iterator[tuple[int, str, str]]:
+    """(row, kind, where) of rows that cannot be used."""
+    columns = [("missing label", block.labels), ("missing id", block.ids), ("missing group", block.groups)]
+    for kind, values in columns:
+        yield from ((row, kind, block.where[row]) for row, value in enumerate(values or ()) if value is None)
+    if part.plan.by == "column":
+        for row, split in enumerate(block.splits or ()):
+            if split not in SPLITS:
+                yield row, "unknown split", f"{block.where[row]} ({split!r})"
+    if block.inputs.dtype.kind == "f":
+        finite = np.isfinite(block.inputs.reshape(len(block.inputs), -1))
+        for row in np.flatnonzero(~finite.all(axis=1)).tolist():
+            at = [_value_name(part.source.input, column) for column in np.flatnonzero(~finite[row]).tolist()]
+            yield row, "not finite", f"{block.where[row]} ({', '.join(at[:3])}{', …' if len(at) > 3 else ''})"
+
+
+def _value_name(spec: InputSpec, number: int) -> str:
+    return spec.feature_names[number] if spec.feature_names else f"value {number}"
+
+
+def _split(part: Part, groups: Sequence[str], given: Sequence[str | None]) -> Sequence[str | None]:
+    plan = part.plan
+    if plan.by == "column":
+        return given
+    by_hash = split_by_hash(groups, plan.val, plan.test, part.seed)
+    if plan.by == "hash":
+        return by_hash
+    return ["test" if official == "test" else hashed for official, hashed in zip(given, by_hash, strict=True)]
+
+
+def _pick(values: Sequence[Any] | None, rows: Sequence[int]) -> list[Any]:
+    return [values[row] for row in rows] if values is not None else []
+
+
+def _fault_rows(faults: Sequence[tuple[str, str]], spec: InputSpec) -> pa.Table:
+    schema = row_schema(spec)
+    columns = {field.name: pa.nulls(len(faults), field.type) for field in schema}
+    columns["fault"] = pa.array([kind for kind, _ in faults], pa.string())
+    columns["where"] = pa.array([where for _, where in faults], pa.string())
+    return pa.table(columns, schema=schema)

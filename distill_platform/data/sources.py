@@ -130,7 +130,7 @@ def _open_npz(source: str, options: ReadOptions) -> Source:
         raise DataError(f"{source}: arrays differ in length: {', '.join(f'{n} {v}' for n, v in lengths.items())}")
     shape, dtype = heads[str(names["input"])]
     spec = _array_spec(source, str(names["input"]), shape, dtype)
-    return Source(source, spec, (file,), partial(_read_npz, names, spec), shape[0])
+    return Source(source, spec, (file,), partial(_read_npz, names, spec), shape[0], has_ids=names["id"] is not None)
 
 
 def _array_spec(source: str, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> InputSpec:

@@ -79,7 +79,8 @@ def open_parquet(source: str, options: ReadOptions) -> Source:
         with file.local() as path, _parquet(path, file.name) as opened:
             pieces += _row_group_pieces(file, opened.metadata)
             num_rows = None if num_rows is None else num_rows + opened.metadata.num_rows
-    return Source(source, spec, tuple(pieces), partial(_read_parquet, columns, spec), num_rows, total_bytes(files))
+    read = partial(_read_parquet, columns, spec)
+    return Source(source, spec, tuple(pieces), read, num_rows, total_bytes(files), has_ids=options.id is not None)
 
 
 def open_csv(source: str, options: ReadOptions) -> Source:
@@ -94,7 +95,9 @@ def open_csv(source: str, options: ReadOptions) -> Source:
         except pa.ArrowInvalid as error:
             raise DataError(f"{source}: {files[0].name} cannot be read as CSV ({error})") from error
     columns, spec = _understand(source, schema, options, None)
-    return Source(source, spec, tuple(map(Piece, files)), partial(_read_csv, columns, spec), None, total_bytes(files))
+    read = partial(_read_csv, columns, spec)
+    pieces = tuple(map(Piece, files))
+    return Source(source, spec, pieces, read, None, total_bytes(files), has_ids=options.id is not None)
 
 
 def _understand(source: str, schema: pa.Schema, options: ReadOptions, first_cell: Any) -> tuple[Columns, InputSpec]:

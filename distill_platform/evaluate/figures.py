@@ -59,7 +59,8 @@ def draw_confusion(evaluation: Evaluation) -> Drawing:
     figure = _figure("predicted", "label")
     few = len(names) <= MAX_COUNTED_CLASSES
     figure.add_heatmap(
-        z=shares.tolist(),
+        z=np.sqrt(shares).tolist(),  # the root makes rare confusions visible beside the diagonal
+        customdata=shares.tolist(),
         x=names,
         y=names,
         text=np.where(counts > 0, counts.astype(str), "").tolist() if few else None,
@@ -68,11 +69,12 @@ def draw_confusion(evaluation: Evaluation) -> Drawing:
         showscale=False,
         xgap=1,
         ygap=1,
-        hovertemplate="label %{y}, predicted %{x}: %{z:.1%}<extra></extra>",
+        hovertemplate="label %{y}, predicted %{x}: %{customdata:.1%}<extra></extra>",
     )
     figure.update_layout(height=400)
-    figure.update_xaxes(type="category", showgrid=False)
-    figure.update_yaxes(type="category", showgrid=False, autorange="reversed")
+    every_class = {"type": "category", "showgrid": False, **({"dtick": 1} if few else {})}
+    figure.update_xaxes(**every_class)
+    figure.update_yaxes(**every_class, autorange="reversed")
     wrong = counts - np.diag(np.diag(counts))
     worst = [divmod(int(cell), len(names)) for cell in np.argsort(-wrong, axis=None, kind="stable")[:3]]
     said = [f"{names[row]} for {names[column]} {_times(int(wrong[row, column]))}" for row, column in worst]
@@ -165,7 +167,9 @@ def draw_sweep(trials: Sequence[Trial], baseline: Sequence[Trial], winner: Mappi
                     y=[_accuracy(trial) for trial in shown],
                     text=[f"member {trial['member']}" for trial in shown],
                     mode="markers",
-                    name=name if status == "finished" else f"{name}, stopped",
+                    name=name,
+                    legendgroup=name,
+                    showlegend=status == "finished",
                     marker=_marker(name, size=8, symbol=symbol),
                 )
     finished = [trial for trial in _measured(trials) if trial["status"] == "finished"]
@@ -190,7 +194,7 @@ def draw_settings(trials: Sequence[Trial]) -> list[Drawing]:
         values, reached = [trial["settings"][setting] for trial in having], [_accuracy(trial) for trial in having]
         if len(set(map(repr, values))) < 2:
             continue
-        figure = _figure(setting, "validation accuracy")
+        figure = _figure("", "validation accuracy")
         if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
             caption = _correlation(values, reached)
             _log_if_wide(figure, values)
@@ -266,7 +270,7 @@ def _accuracy(trial: Trial) -> float:
 
 def _sweep_caption(trials: Sequence[Trial], front: Sequence[Trial], chosen: Sequence[Trial]) -> str:
     statuses = Counter(trial["status"] for trial in trials)
-    words = {"finished": "finished", "stopped": "stopped early", "failed": "failed"}
+    words = {"finished": "finished", "stopped": "stopped early (open circles)", "failed": "failed"}
     caption = ", ".join(f"{statuses[status]} {word}" for status, word in words.items() if statuses[status])
     caption = f"Of {len(trials)} distilled trials {caption}."
     if front:

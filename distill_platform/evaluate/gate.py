@@ -208,15 +208,13 @@ def _exact(gate: Gate, student: ModelResult, other: ModelResult | None) -> _Evid
     if other:
         theirs = float(getattr(other, gate.metric))
         limit += gate.factor * theirs
-        facts += f", and the {gate.model}'s {theirs:,.0f}"
+        facts += f", and the {gate.model}'s is {theirs:,.0f}"
     return _Evidence(facts, value, Interval(value, value), value, limit, "{:,.0f}".format, "")
 
 
 def _reason(gate: Gate, evidence: _Evidence, passed: bool) -> str:
     show, side = evidence.show, "at least" if higher_is_better(gate.metric) else "at most"
     wanted = f"{side} {show(evidence.limit)} is wanted"
-    if gate.model:
-        wanted += f" (`{gate.text}`)"
     if not (math.isfinite(evidence.bound) and math.isfinite(evidence.limit)):
         missing = evidence.remedy if gate.metric in QUANTILES else "some logits are not finite numbers"
         return f"Not proved: {evidence.facts}; {wanted}, but there is no bound: {missing}."

@@ -75,6 +75,7 @@ def _templates() -> Environment:
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     environment.filters["bytes"] = figures.show_bytes
     environment.filters["figure"] = _show_figure
+    environment.filters["setting"] = lambda value: f"{value:.4g}" if isinstance(value, float) else value
     environment.filters["count"] = "{:,}".format
     return environment
 

@@ -1,10 +1,11 @@
-"""Distillation losses as pure functions. Computed in fp32 log-space whatever the input type.
+"""Distillation losses as pure functions. Computed in log-space, in fp32 or in the inputs' own type if it is wider.
 
 Axes: B batch, C classes. Settings may be numbers or tensors that broadcast; nothing branches on a tensor's value.
 """
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -17,10 +18,14 @@ def soft_targets(student: Tensor, teacher: Tensor, temperature: float | Tensor, 
 
     Hinton et al. 2015, arXiv:1503.02531, section 2.
     """
-    log_student = F.log_softmax(student.float() / temperature, dim=-1)
-    log_teacher = F.log_softmax(teacher.float() / temperature, dim=-1)
+    log_student = F.log_softmax(_wide(student) / temperature, dim=-1)
+    log_teacher = F.log_softmax(_wide(teacher) / temperature, dim=-1)
     divergence = (log_teacher.exp() * (log_teacher - log_student)).sum(-1)
     return _mean(divergence, mask) * temperature**2
+
+
+def _wide(values: Tensor) -> Tensor:
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def _mean(values: Tensor, mask: Tensor | None) -> Tensor:

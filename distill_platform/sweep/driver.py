@@ -131,7 +131,14 @@ def _execute(
         tuner.fit()
 
 
-class _LedgerSearcher(Searcher):
+class _NotKept:
+    """Tune pickles its parts into its own state, which is never read: nothing of ours goes there."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+class _LedgerSearcher(_NotKept, Searcher):
     """Gives Tune the members that have not ended, then new ones, each entered before it is given."""
 
     def __init__(self, plan: SweepPlan, job: TrialJob, state: LedgerState) -> None:
@@ -168,7 +175,7 @@ class _LedgerSearcher(Searcher):
         """Nothing, as `save`."""
 
 
-class _Halving(FIFOScheduler):
+class _Halving(_NotKept, FIFOScheduler):
     """The pure rule of halving.py over the ledger's rungs."""
 
     def __init__(self, plan: SweepPlan, job: TrialJob, state: LedgerState) -> None:
@@ -186,7 +193,7 @@ class _Halving(FIFOScheduler):
         return str(TrialScheduler.STOP)
 
 
-class _StopWhen(tune.Stopper):
+class _StopWhen(_NotKept, tune.Stopper):
     def __init__(self, condition: Callable[[], bool]) -> None:
         self.condition = condition
 
@@ -197,7 +204,7 @@ class _StopWhen(tune.Stopper):
         return self.condition()
 
 
-class _Progress(tune.Callback):
+class _Progress(_NotKept, tune.Callback):
     def __init__(self, advance: Advance) -> None:
         self.advance = advance
 

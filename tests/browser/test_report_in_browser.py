@@ -158,7 +158,7 @@ def test_nothing_overlaps_and_nothing_leaves_the_page(browser: Any, page: Path, 
 def test_the_checks_find_an_overlap_an_overflow_and_a_console_error(browser: Any, page: Path) -> None:
     browser.show(page, 390, "light")
     browser.run("document.querySelectorAll('section')[2].style.marginTop = '-60px'")
-    browser.run("document.querySelector('h2').style.width = '600px'; console.error('something broke')")
+    browser.run("document.querySelector('main h2').style.width = '600px'; console.error('something broke')")
     assert any("How good it is" in found for found in browser.run(FIND_OVERLAPS))
     assert any("Verdict" in found for found in browser.run(FIND_OVERFLOWS))
     assert any("something broke" in message for message in browser.console())

@@ -57,7 +57,8 @@ def test_a_gate_against_the_teacher_is_judged_on_the_paired_difference(evaluatio
     assert (check.value, check.bound, check.limit) == (pytest.approx(-0.015), pytest.approx(bound), -0.05)
     assert check.passed
     assert "the student's accuracy is 0.9600 and the teacher's 0.9750 on the same 400 test examples" in check.reason
-    assert "at least -0.0500 is wanted (`accuracy >= teacher - 0.05`)" in check.reason
+    assert "the student's less the teacher's is -0.0150 (95% interval" in check.reason
+    assert f"with 95% confidence it is at least {bound:.4f}; at least -0.0500 is wanted" in check.reason
     assert not checked("accuracy >= teacher - 0.015", evaluation).passed  # the point would do, its bound does not
     assert checked("accuracy >= baseline + 0.02", evaluation).passed
 
@@ -106,7 +107,7 @@ def test_sizes_are_exact(evaluation: Evaluation) -> None:
     check = checked("size_bytes <= 0.1 * teacher", evaluation)
     assert check.passed
     assert (check.value, check.bound, check.limit) == (4_000, 4_000, 4_000)
-    assert "4,000, counted exactly, and the teacher's 40,000" in check.reason
+    assert "4,000, counted exactly, and the teacher's is 40,000" in check.reason
     check = checked("num_parameters <= 999", evaluation)
     assert check.reason == (
         "Fails: the student's num_parameters is 1,000, counted exactly; at most 999 is wanted, and it is missed by 1."

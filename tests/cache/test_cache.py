@@ -1,0 +1,152 @@
+"""The cache gives back what the teacher said about exactly this example in exactly this view, or refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from distill_platform.artifact import Artifact, Draft, produce
+from distill_platform.cache import CODECS, DenseTarget, open_manifest, open_targets, verify_cache
+from distill_platform.cache.manifest import MANIFEST_FILE, CachedSplit, Manifest
+from distill_platform.cache.writer import plan_shards, write_shard
+from distill_platform.data.examples import open_split
+from distill_platform.data.views import augment
+from distill_platform.errors import CacheMismatch, Corrupt, FormatError
+from distill_platform.models import load_network
+from distill_platform.storage import LocalStorage
+from tests.factory import VIEWS, make_data, make_teacher
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> LocalStorage:
+    return LocalStorage(tmp_path_factory.mktemp("workspace"))
+
+
+@pytest.fixture(scope="module")
+def data(workspace: LocalStorage) -> Artifact:
+    return make_data(workspace)
+
+
+@pytest.fixture(scope="module")
+def teacher(workspace: LocalStorage, data: Artifact) -> Artifact:
+    return make_teacher(workspace, data)
+
+
+def build(workspace: LocalStorage, data: Artifact, teacher: Artifact, dtype: str = "float32", name: str = "") -> Artifact:
+    """A cache in this process, several shards of the training split."""
+    _, network = load_network(teacher.fetch_folder("model"))
+
+    def predict(inputs: torch.Tensor) -> torch.Tensor:
+        with torch.inference_mode():
+            return network(inputs)["logits"].values
+
+    def body(draft: Draft) -> None:
+        splits = {}
+        for split, views in (("train", VIEWS.num), ("val", 1)):
+            examples = open_split(data, split)
+            shards = plan_shards(split, len(examples), views, rows_per_shard=90)
+            for shard in shards:
+                write_shard(draft.path(shard.name), shard, examples, VIEWS, predict, "dense", dtype, batch_size=17)
+            splits[split] = CachedSplit(len(examples), views, tuple(shard.name for shard in shards))
+        manifest = Manifest(teacher.digest, data.digest, "dense", dtype, 3, splits)
+        draft.write_json(MANIFEST_FILE, manifest.to_json())
+
+    return produce(workspace, "cache", 1, {"dtype": dtype, "name": name}, {"data": data, "teacher": teacher}, body)[0]
+
+
+def test_targets_are_the_teachers_logits_for_that_example_and_view(
+    workspace: LocalStorage, data: Artifact, teacher: Artifact
+) -> None:
+    cache, examples = build(workspace, data, teacher), open_split(data, "train")
+    targets = open_targets(cache, data, "train", examples)
+    generator = torch.Generator().manual_seed(0)
+    index = torch.randint(len(examples), (50,), generator=generator)
+    view = torch.randint(VIEWS.num, (50,), generator=generator)
+    seen = augment(examples.inputs[index], examples.keys[index], view, VIEWS, examples.schema.input)
+    _, network = load_network(teacher.fetch_folder("model"))
+    with torch.inference_mode():
+        wanted = network(seen)["logits"].values
+    target = targets(index, view)
+    assert isinstance(target, DenseTarget)
+    assert torch.allclose(target.logits, wanted, atol=1e-5)
+    assert not torch.allclose(target.logits, targets(index, 1 - view).logits, atol=1e-3)  # type: ignore[attr-defined]
+
+
+def test_half_precision_keeps_three_digits(workspace: LocalStorage, data: Artifact, teacher: Artifact) -> None:
+    examples, index = open_split(data, "val"), torch.arange(60)
+    exact, half = (
+        open_targets(build(workspace, data, teacher, dtype), data, "val", examples)(index, 0 * index)
+        for dtype in ("float32", "float16")
+    )
+    assert torch.allclose(exact.logits, half.logits, rtol=1e-3, atol=1e-3)  # type: ignore[attr-defined]
+
+
+def test_a_cache_of_other_data_is_refused(workspace: LocalStorage, data: Artifact, teacher: Artifact) -> None:
+    other = make_data(workspace, seed=1)
+    cache = build(workspace, data, teacher)
+    with pytest.raises(CacheMismatch, match=f"was built with data {data.digest[:12]}, this run has {other.digest[:12]}"):
+        open_targets(cache, other, "train", open_split(other, "train"))
+
+
+def test_rows_in_another_order_are_refused(workspace: LocalStorage, data: Artifact, teacher: Artifact) -> None:
+    cache, examples = build(workspace, data, teacher), open_split(data, "train")
+    swapped = examples.keys.clone()
+    swapped[[3, 4]] = swapped[[4, 3]]
+    disordered = type(examples)(examples.schema, swapped, examples.inputs, examples.labels)
+    with pytest.raises(CacheMismatch, match="row 6 of split 'train' is not for the data's example"):
+        open_targets(cache, data, "train", disordered)
+
+
+def test_a_flipped_byte_in_a_shard_is_refused(
+    workspace: LocalStorage, data: Artifact, teacher: Artifact, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    cache = build(workspace, data, teacher, name="to be damaged")
+    shard = cache.files_under("shards")[0]
+    path = LocalStorage(Path(cache.uri)).path(cache.record["files"][shard]["path"])
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    monkeypatch.setenv("DISTILL_SCRATCH", str(tmp_path))
+    with pytest.raises(Corrupt, match="the bytes changed after they were written"):
+        open_targets(cache, data, "train", open_split(data, "train"))
+    with pytest.raises(Corrupt, match=path.name):
+        verify_cache(cache)
+
+
+def test_verify_counts_the_rows_of_a_sound_cache(workspace: LocalStorage, data: Artifact, teacher: Artifact) -> None:
+    assert verify_cache(build(workspace, data, teacher)) == 200 * VIEWS.num + 60
+
+
+def test_a_manifest_of_another_version_is_refused(workspace: LocalStorage, data: Artifact) -> None:
+    def body(draft: Draft) -> None:
+        draft.write_json(MANIFEST_FILE, {"format": 99})
+
+    newer, _ = produce(workspace, "cache", 1, {"newer": True}, {}, body)
+    with pytest.raises(FormatError, match="this release reads format 1"):
+        open_manifest(newer)
+
+
+def test_shards_cover_every_row_once_whatever_their_size() -> None:
+    for rows_per_shard in (1, 7, 90, 10_000):
+        shards = plan_shards("train", 101, 4, rows_per_shard)
+        covered = [row for shard in shards for row in range(shard.first, shard.last)]
+        assert covered == list(range(101))
+
+
+def test_logits_beyond_half_precision_are_refused_with_advice() -> None:
+    logits: Any = np.array([[1.0, 2.0], [70_000.0, 0.0]], np.float32)
+    with pytest.raises(CacheMismatch, match=r"1 rows hold logits that float16 cannot \(first: row 1.*cache.dtype"):
+        CODECS["dense"].encode(logits, "float16")
+    assert CODECS["dense"].encode(logits, "float32")["logits"][1, 0] == 70_000.0
+
+
+def test_every_codec_states_its_bytes() -> None:
+    logits = np.random.default_rng(0).normal(size=(10, 7)).astype(np.float32)
+    for name, codec in CODECS.items():
+        columns = codec.encode(logits, "float16")
+        stored = sum(column[0].nbytes for column in columns.values())
+        assert stored == codec.bytes_per_unit(7, "float16"), name
