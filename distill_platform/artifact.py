@@ -236,38 +236,53 @@ def produce(
     key = artifact_key(step, version, config, inputs)
     if found := open_artifact(workspace, step, key):
         return found, False
-    with leases.hold(workspace, f"leases/{step}/{key}", on_wait=on_wait) as lease:
-        if found := open_artifact(workspace, step, key):
-            return found, False
-        folder, work = workspace.child(f"artifacts/{step}/{key}"), workspace.child(f"work/{step}/{key}")
-        started = time.perf_counter()
-        with tempfile.TemporaryDirectory(prefix=f"distill-{step}-") as local:
-            draft = Draft(folder, work, Path(local), check=lease.check)
-            body(draft)
-            lease.check()
-            files = {**draft.stored, **_upload(draft)}
-        record = {
-            "format": RECORD_FORMAT,
-            "step": step,
-            "version": version,
-            "key": key,
-            "digest": payload_digest(files),
-            "config": dict(config),
-            "inputs": {name: given if isinstance(given, str) else given.as_input() for name, given in inputs.items()},
-            "files": files,
-            "facts": draft.facts,
-            "metrics": draft.metrics,
-            "libraries": library_versions(),
-            "machine": {"system": platform.platform(), "python": platform.python_version()},
-            "committed_at": datetime.now(UTC).isoformat(timespec="seconds"),
-            "seconds": round(time.perf_counter() - started, 3),
-        }
-        folder.create(RECORD, json.dumps(record, indent=1, sort_keys=True, allow_nan=False).encode())
-        artifact = open_artifact(workspace, step, key)
-        assert artifact is not None
-        for name in work.list():
-            work.delete(name)
-        return artifact, True
+    name = f"leases/{step}/{key}"
+    with leases.hold(workspace, name, on_wait=on_wait) as lease:
+        found = open_artifact(workspace, step, key)
+        artifact = found or _make(workspace, step, key, version, config, inputs, body, lease)
+    leases.forget(workspace, name)
+    return artifact, found is None
+
+
+def _make(
+    workspace: Storage,
+    step: str,
+    key: str,
+    version: int,
+    config: Mapping[str, Any],
+    inputs: Mapping[str, Artifact | str],
+    body: Callable[[Draft], None],
+    lease: leases.Lease,
+) -> Artifact:
+    folder, work = workspace.child(f"artifacts/{step}/{key}"), workspace.child(f"work/{step}/{key}")
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory(prefix=f"distill-{step}-") as local:
+        draft = Draft(folder, work, Path(local), check=lease.check)
+        body(draft)
+        lease.check()
+        files = {**draft.stored, **_upload(draft)}
+    record = {
+        "format": RECORD_FORMAT,
+        "step": step,
+        "version": version,
+        "key": key,
+        "digest": payload_digest(files),
+        "config": dict(config),
+        "inputs": {name: given if isinstance(given, str) else given.as_input() for name, given in inputs.items()},
+        "files": files,
+        "facts": draft.facts,
+        "metrics": draft.metrics,
+        "libraries": library_versions(),
+        "machine": {"system": platform.platform(), "python": platform.python_version()},
+        "committed_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds": round(time.perf_counter() - started, 3),
+    }
+    folder.create(RECORD, json.dumps(record, indent=1, sort_keys=True, allow_nan=False).encode())
+    artifact = open_artifact(workspace, step, key)
+    assert artifact is not None
+    for name in work.list():
+        work.delete(name)
+    return artifact
 
 
 def library_versions() -> dict[str, str]:

@@ -99,6 +99,12 @@ def acquire(storage: Storage, name: str, ttl_s: float = TTL_S, on_wait: Callable
         time.sleep(min(1.0, ttl_s / 10))
 
 
+def forget(storage: Storage, name: str) -> None:
+    """Remove a released lease whose work is committed: whoever comes next finds the work before it needs a lease."""
+    for entry in storage.list(name):
+        storage.delete(entry)
+
+
 def _is_over(storage: Storage, name: str, generation: int, holder: dict[str, Any] | None) -> bool:
     if storage.exists(f"{name}/{generation:08d}.released"):
         return True

@@ -18,6 +18,20 @@ def session_scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("scratch")
 
 
+@pytest.fixture(scope="session")
+def ray_session(session_scratch: Path) -> Iterator[None]:
+    """One local Ray for all tests that need it."""
+    import ray
+
+    from distill_platform.cluster import connect
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DISTILL_SCRATCH", str(session_scratch))
+        connect()
+        yield
+        ray.shutdown()
+
+
 @pytest.fixture(autouse=True)
 def _scratch(session_scratch: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("DISTILL_SCRATCH", str(session_scratch))

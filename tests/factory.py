@@ -52,7 +52,9 @@ def make_data(workspace: Storage, seed: int = 0, sizes: tuple[int, int, int] = (
             ids = [f"{split}-{row}" for row in range(size)]
             keys = np.array([list(bytes.fromhex(sha256_bytes(id.encode())[:32])) for id in ids], dtype=np.uint8)
             path = draft.path(f"splits/{split}-00000.parquet")
-            write_columns(path, {"key": keys, "id": ids, "group": ids, "label": labels.astype(np.int64), "input": inputs})
+            write_columns(
+                path, {"key": keys, "id": ids, "group": ids, "label": labels.astype(np.int64), "input": inputs}
+            )
             if split == "train":
                 statistics = {"mean": tuple(inputs.mean(0).tolist()), "std": tuple(inputs.std(0).tolist())}
                 low, high = float(inputs.min()), float(inputs.max())

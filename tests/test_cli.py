@@ -310,7 +310,7 @@ def test_a_gate_that_is_not_reached_ends_with_3_and_promotes_nothing(finished, s
     folder, _ = finished
     done = _distill_in(folder, session_scratch, "run", "spec.yaml", "--set", "gates.checks=[num_parameters <= 3]")
     assert done.returncode == 3, done.stderr
-    assert "FAIL  num_parameters <= 3: " in done.stdout
+    assert "FAIL  num_parameters <= 3\n" in done.stdout
     assert "verdict: FAILED: nothing is registered or promoted" in done.stdout
     assert "step sweep: reused" in done.stderr
 

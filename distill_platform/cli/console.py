@@ -38,6 +38,19 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
     Console(width=None if sys.stdout.isatty() else PIPED_WIDTH).print(table)
 
 
+def print_checks(verdict: Mapping[str, Any]) -> None:
+    """A verdict's checks, each with its reason below it."""
+    for check in verdict["checks"]:
+        typer.echo(f"{'pass' if check['passed'] else 'FAIL'}  {check['gate']}\n      {check['reason']}")
+
+
+def print_facts(facts: Mapping[str, object]) -> None:
+    """Names and values, one under the other."""
+    width = max(len(name) for name in facts)
+    for name, value in facts.items():
+        typer.echo(f"{name + ':':<{width + 2}}{value}")
+
+
 @contextmanager
 def shown_progress(debug: bool = False) -> Iterator[None]:
     """Show on stderr how far work inside is, and what it logs. Tracebacks in the log are shown with `debug` alone.
@@ -93,7 +106,7 @@ class _ConsoleHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         if self.level <= logging.DEBUG or record.levelno < logging.ERROR:
-            self.console.print(Text(record.getMessage()))
+            self.console.print(Text(record.getMessage()), soft_wrap=True)
 
 
 def interval(row: Mapping[str, Any], metric: str) -> str | None:

@@ -66,8 +66,7 @@ def show(
     verdict = document.pop("verdict")
     tags = document.pop("tags")
     console.print_table("", (model, f"version {found.number}"), [*document.items(), *tags.items()])
-    for check in verdict["checks"]:
-        typer.echo(f"{'pass' if check['passed'] else 'FAIL'}  {check['gate']}: {check['reason']}")
+    console.print_checks(verdict)
 
 
 @app.command()

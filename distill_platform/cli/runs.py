@@ -201,33 +201,34 @@ def _show_plan(planned: dict[str, Any]) -> None:
     console.print_table(f"{planned['spec']} in {planned['workspace']}", ("step", "status", "key", "artifact"), rows)
     size, trials = planned["cache"], planned["trials"]
     about = "" if size["exact"] else "about "
-    rows_and_bytes = "unknown until the data is prepared"
+    cache = "size unknown until the data is prepared"
     if size["bytes"] is not None:
-        rows_and_bytes = f"{about}{size['bytes']:,} bytes in {size['rows']:,} rows"
-    typer.echo(f"cache:    {rows_and_bytes}")
-    typer.echo(
-        f"trials:   {trials['sweep']} with the teacher and {trials['baseline']} without, "
-        f"of {trials['epochs_each']} epochs at most"
+        cache = f"{about}{size['bytes']:,} bytes in {size['rows']:,} rows"
+    each = f"of {trials['epochs_each']} epochs at most"
+    console.print_facts(
+        {
+            "cache": cache,
+            "trials": f"{trials['sweep']} with the teacher and {trials['baseline']} without, {each}",
+            **{name.replace("_", " "): value for name, value in planned["resolved"].items()},
+        }
     )
-    for name, value in planned["resolved"].items():
-        typer.echo(f"{name.replace('_', ' ')}: {value}")
 
 
 def _show_result(document: dict[str, Any]) -> None:
     columns = ("model", "accuracy", "precision", "recall", "F1", "parameters", "bytes", "p50 ms", "p95 ms")
     console.print_table("", columns, [_model_row(name, row) for name, row in document["metrics"].items()])
-    verdict = document["verdict"]
-    for check in verdict["checks"]:
-        typer.echo(f"{'pass' if check['passed'] else 'FAIL'}  {check['gate']}: {check['reason']}")
-    typer.echo(f"verdict: {'passed' if verdict['passed'] else 'FAILED: nothing is registered or promoted'}")
-    reused = sum(step["status"] == "reused" for step in document["steps"].values())
-    typer.echo(f"steps:   {len(document['steps'])}, of which {reused} reused")
+    verdict, steps = document["verdict"], document["steps"]
+    console.print_checks(verdict)
+    reused = sum(step["status"] == "reused" for step in steps.values())
+    facts = {
+        "verdict": "passed" if verdict["passed"] else "FAILED: nothing is registered or promoted",
+        "steps": f"{len(steps)}, of which {reused} reused",
+    }
     if model := document["model"]:
-        aliases = ", ".join(model["aliases"]) or "no alias"
-        typer.echo(f"model:   {model['name']} version {model['version']} ({aliases})")
+        facts["model"] = f"{model['name']} version {model['version']} ({', '.join(model['aliases']) or 'no alias'})"
     if (promotion := document["promotion"]) and promotion["status"] == "withheld":
-        typer.echo(f"         not promoted: {promotion['reason']}")
-    typer.echo(f"report:  {document['report']}")
+        facts["not promoted"] = promotion["reason"]
+    console.print_facts({**facts, "report": document["report"]})
 
 
 def _model_row(name: str, row: dict[str, Any]) -> tuple[object, ...]:

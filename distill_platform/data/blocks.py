@@ -68,6 +68,8 @@ class Source:
     has_test_split: bool = False
     has_ids: bool = False
     """Whether its blocks carry ids; else examples are named by their content."""
+    count_classes: Callable[[], int | None] = lambda: None
+    """The number of classes, if that can be told without reading the inputs."""
 
     @property
     def size_bytes(self) -> int | None:

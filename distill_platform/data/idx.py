@@ -33,7 +33,19 @@ def open_idx(source: str, options: ReadOptions) -> Source:
     num = sum(_idx_header(images)[0] for images, _ in files.values())
     spec = InputSpec("image", (*shape[1:], 1)[:3], "uint8", 0.0, 255.0)
     pieces = tuple((part, *pair) for part, pair in files.items())
-    return Source(source, spec, pieces, partial(_read_idx, spec), num, has_test_split=True)
+    return Source(
+        source,
+        spec,
+        pieces,
+        partial(_read_idx, spec),
+        num,
+        has_test_split=True,
+        count_classes=partial(_count_classes, files),
+    )
+
+
+def _count_classes(files: dict[str, tuple[StoredFile, StoredFile]]) -> int:
+    return len(np.unique(np.concatenate([_idx_array(labels) for _, labels in files.values()])))
 
 
 def _idx_files(source: str, prefix: str) -> tuple[StoredFile, StoredFile]:

@@ -31,7 +31,9 @@ def open_image_folder(source: str, options: ReadOptions) -> Source:
         )
     spec = image_spec(source, options, lambda: files[0].read(), files[0].name)
     pieces = tuple(tuple(files[start : start + FILES_PER_PIECE]) for start in range(0, len(files), FILES_PER_PIECE))
-    return Source(source, spec, pieces, partial(_read_files, spec, options.image_size is not None), len(files))
+    read = partial(_read_files, spec, options.image_size is not None)
+    num_classes = len({file.name.split("/")[0] for file in files})
+    return Source(source, spec, pieces, read, len(files), count_classes=lambda: num_classes)
 
 
 def image_spec(source: str, options: ReadOptions, first: Callable[[], bytes], where: str) -> InputSpec:

@@ -128,8 +128,8 @@ def describe_source(
     options = ReadOptions(label, id, group, input, plan.column, image_size, channels)
     sources = [part.source for part in _open_parts(source, options, plan, seed=0)]
     nums = [one.num_examples for one in sources]
-    num_classes = len(sources[0].class_names) if sources[0].class_names is not None else None
-    return None if None in nums else sum(num for num in nums if num), sources[0].input.shape, num_classes
+    num_examples = None if None in nums else sum(num for num in nums if num is not None)
+    return num_examples, sources[0].input.shape, sources[0].count_classes()
 
 
 def _open_parts(source: str, options: ReadOptions, plan: SplitPlan, seed: int) -> list[Part]:

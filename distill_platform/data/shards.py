@@ -20,7 +20,7 @@ from distill_platform.data.spool import cells, keys_in
 SHARD_BYTES = 64 * 2**20
 _ROW_OVERHEAD = 256
 """About what key, id, group and label of a row take."""
-_VALUES_AT_ONCE = 1 << 20
+_VALUES_AT_ONCE = 1 << 18
 
 
 class Moments:
@@ -45,14 +45,15 @@ class Moments:
         flat = values.reshape(-1, values.shape[-1])
         step = max(1, _VALUES_AT_ONCE // flat.shape[1])
         for start in range(0, len(flat), step):
-            self._merge(flat[start : start + step].astype(np.float64))
+            self._merge(np.ascontiguousarray(flat[start : start + step].T, np.float64))
 
     def _merge(self, part: NDArray[np.float64]) -> None:
-        mean, total = part.mean(axis=0), self.count + len(part)
+        added = part.shape[1]
+        mean, total = part.mean(axis=1), self.count + added
         apart = mean - self.mean
-        self._squares += ((part - mean) ** 2).sum(axis=0) + apart**2 * (self.count * len(part) / total)
-        self.mean = self.mean + apart * (len(part) / total)
-        self.low, self.high = np.minimum(self.low, part.min(axis=0)), np.maximum(self.high, part.max(axis=0))
+        self._squares += np.square(part - mean[:, None]).sum(axis=1) + apart**2 * (self.count * added / total)
+        self.mean = self.mean + apart * (added / total)
+        self.low, self.high = np.minimum(self.low, part.min(axis=1)), np.maximum(self.high, part.max(axis=1))
         self.count = total
 
 

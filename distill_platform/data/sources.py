@@ -23,11 +23,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distill_platform.data.blocks import Block, ReadOptions, Source, features, in_blocks, require_column
+from distill_platform.data.delimited import open_csv
 from distill_platform.data.files import StoredFile, digest_of, digest_of_arrays, find_files
 from distill_platform.data.idx import open_idx
 from distill_platform.data.images import IMAGE_SUFFIXES, open_image_folder
+from distill_platform.data.parquet import open_parquet
 from distill_platform.data.schema import InputSpec
-from distill_platform.data.tables import open_csv, open_parquet
 from distill_platform.errors import DataError
 from distill_platform.storage import open_storage
 
@@ -90,6 +91,7 @@ def _open_sklearn(source: str, options: ReadOptions) -> Source:
         partial(_read_sklearn, source, spec),
         len(bunch.data),
         class_names=names,
+        count_classes=lambda: len(names),
     )
 
 
@@ -130,7 +132,15 @@ def _open_npz(source: str, options: ReadOptions) -> Source:
         raise DataError(f"{source}: arrays differ in length: {', '.join(f'{n} {v}' for n, v in lengths.items())}")
     shape, dtype = heads[str(names["input"])]
     spec = _array_spec(source, str(names["input"]), shape, dtype)
-    return Source(source, spec, (file,), partial(_read_npz, names, spec), shape[0], has_ids=names["id"] is not None)
+    return Source(
+        source,
+        spec,
+        (file,),
+        partial(_read_npz, names, spec),
+        shape[0],
+        has_ids=names["id"] is not None,
+        count_classes=partial(_count_npz_classes, file, str(names["label"])),
+    )
 
 
 def _array_spec(source: str, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> InputSpec:
@@ -175,6 +185,11 @@ def _read_npz(names: dict[str, str | None], spec: InputSpec, file: StoredFile) -
         groups=texts.get("group"),
         splits=texts.get("split"),
     )
+
+
+def _count_npz_classes(file: StoredFile, label: str) -> int:
+    with file.local() as path, np.load(path, allow_pickle=False) as arrays:
+        return len(np.unique(arrays[label]))
 
 
 def _texts(array: NDArray[Any]) -> list[Any]:

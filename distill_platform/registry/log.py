@@ -323,6 +323,6 @@ def _say_stale(model: str, compared: object, current: Entry | None) -> str:
 def _say_rolled_back(model: str, entry: Entry) -> str:
     return (
         f"{model}: version {entry.previous_version} ({_short(entry.previous_digest)}) was rolled back by {entry.by} at "
-        f"{entry.at} ({entry.reason}); if it is to return, record an approval with `distill models approve`, "
-        "then promote it again"
+        f"{entry.at} ({entry.reason}); if it is to return, record why with "
+        f"`distill models approve {model} {entry.previous_version} --reason …`, then promote it again"
     )

@@ -143,11 +143,11 @@ class ModelRegistry:
         return list(found.values())
 
     def get(self, model: str, ref: str) -> Version:
-        """A version by number or alias: "3", ":3", "champion" or "@champion". Raises RegistryError."""
+        """A version by number, alias or full digest: "3", ":3", "champion", "@champion". Raises RegistryError."""
         versions = self.versions(model)
         wanted = ref.lstrip("@:")
         for version in versions:
-            if wanted == str(version.number) or wanted in version.aliases:
+            if wanted in (str(version.number), version.digest, *version.aliases):
                 return version
         numbers = ", ".join(str(version.number) for version in versions) or "none"
         aliases = ", ".join(sorted(alias for version in versions for alias in version.aliases)) or "none"

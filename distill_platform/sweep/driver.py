@@ -6,6 +6,7 @@ driver reads the ledger, hands Tune the members that have not ended, and asks fo
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 from collections.abc import Callable, Mapping
@@ -26,6 +27,8 @@ from distill_platform.sweep.results import write_results
 from distill_platform.sweep.search import Search
 from distill_platform.sweep.space import Space
 from distill_platform.sweep.trial import MemberTrainable, TrialJob, lost_result, stopped_result
+
+log = logging.getLogger(__name__)
 
 MAX_FAILURES = 3
 """How often a member whose process died is started again."""
@@ -166,6 +169,10 @@ class _LedgerSearcher(_NotKept, Searcher):
         if ended is None:
             ended = lost_result(number, self.job, f"its process died {MAX_FAILURES + 1} times; see the log of its node")
         self.state.results[number] = ended
+        log.info(
+            "trial %d: %s after %s epochs, score %s, %s %s",
+            *(number, ended["status"], ended["epochs"], ended["score"], self.state.members[number], ended["reason"]),
+        )
         self.search.tell(self.state.members[number], ended["score"])
 
     def save(self, checkpoint_path: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 
@@ -9,6 +10,8 @@ from distill_platform.train.checkpoint import Checkpoints
 from distill_platform.train.trainer import EpochReport, Trainer
 
 CHECKPOINT_EVERY_S = 30.0
+
+log = logging.getLogger(__name__)
 
 
 def fit(
@@ -29,6 +32,10 @@ def fit(
     saver = PeriodicSaver(trainer, checkpoints, checkpoint_every_s)
     while not trainer.is_finished:
         report = trainer.run_epoch(after_step=saver)
+        log.info(
+            "epoch %d: train loss %.4f, validation loss %.4f, validation accuracy %.4f",
+            *(report[name] for name in ("epoch", "train_loss", "val_loss", "val_accuracy")),
+        )
         if on_epoch is not None:
             on_epoch(report)
     return trainer.reports

@@ -36,7 +36,9 @@ def teacher(workspace: LocalStorage, data: Artifact) -> Artifact:
     return make_teacher(workspace, data)
 
 
-def build(workspace: LocalStorage, data: Artifact, teacher: Artifact, dtype: str = "float32", name: str = "") -> Artifact:
+def build(
+    workspace: LocalStorage, data: Artifact, teacher: Artifact, dtype: str = "float32", name: str = ""
+) -> Artifact:
     """A cache in this process, several shards of the training split."""
     _, network = load_network(teacher.fetch_folder("model"))
 
@@ -88,7 +90,9 @@ def test_half_precision_keeps_three_digits(workspace: LocalStorage, data: Artifa
 def test_a_cache_of_other_data_is_refused(workspace: LocalStorage, data: Artifact, teacher: Artifact) -> None:
     other = make_data(workspace, seed=1)
     cache = build(workspace, data, teacher)
-    with pytest.raises(CacheMismatch, match=f"was built with data {data.digest[:12]}, this run has {other.digest[:12]}"):
+    with pytest.raises(
+        CacheMismatch, match=f"was built with data {data.digest[:12]}, this run has {other.digest[:12]}"
+    ):
         open_targets(cache, other, "train", open_split(other, "train"))
 
 

@@ -36,7 +36,9 @@ def test_soft_targets_equals_the_naive_loop(rows: int, classes: int, temperature
     wanted = naive_soft_targets(student, teacher, temperature)
     exact = soft_targets(student.double(), teacher.double(), temperature)
     assert exact.item() == pytest.approx(wanted, rel=1e-9, abs=1e-12)
-    assert soft_targets(student, teacher, temperature).item() == pytest.approx(wanted, rel=1e-4, abs=1e-6 * temperature**2)
+    assert soft_targets(student, teacher, temperature).item() == pytest.approx(
+        wanted, rel=1e-4, abs=1e-6 * temperature**2
+    )
 
 
 def test_soft_targets_is_zero_with_zero_gradient_where_student_is_teacher() -> None:

@@ -301,14 +301,14 @@ def test_versions_that_others_made_in_mlflow_are_left_out(
 # --- get ---
 
 
-def test_versions_are_found_by_number_and_by_alias(
+def test_versions_are_found_by_number_alias_and_digest(
     registry: ModelRegistry, workspace: str, model: str, image_student: Path
 ) -> None:
     promote(workspace, register(registry, model, image_student, A))
     register(registry, model, image_student, B)
     registry.sync(open_storage(workspace), model)
     assert {registry.get(model, ref).number for ref in ("1", ":1", "champion", "@champion")} == {1}
-    assert registry.get(model, "@challenger").number == 2
+    assert registry.get(model, "@challenger").number == registry.get(model, B).number == 2
     wanted = r"has no version '@latest' in sqlite.*; it has versions 1, 2 and aliases challenger, champion"
     with pytest.raises(RegistryError, match=wanted):
         registry.get(model, "@latest")

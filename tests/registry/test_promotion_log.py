@@ -169,7 +169,10 @@ def test_a_rolled_back_version_stays_out_until_it_is_approved(workspace: Storage
     promote(workspace, A)
     promote(workspace, B)
     rollback(workspace)
-    wanted = rf"version 2 \({B[:12]}\) was rolled back by bob at .* \(slow on old phones\); .* `distill models approve`"
+    wanted = (
+        rf"version 2 \({B[:12]}\) was rolled back by bob at .* \(slow on old phones\); "
+        r"if it is to return, record why with `distill models approve digits 2 --reason …`"
+    )
     with pytest.raises(PromotionRefused, match=wanted):
         promote(workspace, B)
     approval = log.approve(workspace, MODEL, B, by="cat", reason="the phones were replaced")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 from distill_platform.spec import json_schema, load_spec, template
 
@@ -26,6 +27,11 @@ def test_the_template_is_a_spec(tmp_path):
     path.write_text(template())
     spec = load_spec(path)
     assert (spec.name, spec.data.source, spec.sweep.trials, spec.data.views.num) == ("digits", "sklearn:digits", 12, 4)
+
+
+def test_the_example_of_the_digits_is_what_init_writes():
+    example = Path(__file__).parents[2] / "examples" / "digits.yaml"
+    assert load_spec(example) == load_spec(template())
 
 
 def test_the_schema_loads_neither_torch_nor_ray():

@@ -39,9 +39,7 @@ class Targets:
 
 def trainer(data: Artifact, targets: Any = None, **changed: Any) -> Trainer:
     schema, given = open_schema(data), settings(**changed)
-    model = SavedModel(
-        "mlp", {"hidden": [16], "dropout": 0.3}, schema.input, schema.class_names, Preprocess.of(schema)
-    )
+    model = SavedModel("mlp", {"hidden": [16], "dropout": 0.3}, schema.input, schema.class_names, Preprocess.of(schema))
     terms = {"task": {"weight": 1.0}}
     if targets is not None:
         terms["soft_targets"] = {"weight": 1.0, "temperature": 2.0}

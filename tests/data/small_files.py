@@ -1,0 +1,71 @@
+"""Small files of every kind that a source may be."""
+
+from __future__ import annotations
+
+import gzip
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+HASH = {"by": "hash", "val": 0.25, "test": 0.25}
+
+
+def tabular(num: int = 120, seed: int = 0) -> dict[str, Any]:
+    """Columns of a clean table with three classes."""
+    rng = np.random.default_rng(seed)
+    return {
+        "name": [f"e{number}" for number in range(num)],
+        "age": rng.normal(size=num),
+        "height": rng.normal(size=num) * 100,
+        "kind": [("ant", "bee", "cat")[number % 3] for number in range(num)],
+    }
+
+
+def write_parquet(path: Path, columns: dict[str, Any], row_group_size: int = 50) -> str:
+    """A table as a Parquet file; gives its path as text."""
+    pq.write_table(pa.table(columns), path, row_group_size=row_group_size)
+    return str(path)
+
+
+def write_csv(path: Path, columns: dict[str, Any]) -> str:
+    """A table as CSV, gzipped where the name says so; a None is an empty cell."""
+    lines = [",".join(columns)]
+    lines += [",".join("" if one is None else str(one) for one in row) for row in zip(*columns.values(), strict=True)]
+    data = ("\n".join(lines) + "\n").encode()
+    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
+    return str(path)
+
+
+def write_idx(folder: Path, num_train: int = 80, num_test: int = 40, packed: bool = True) -> str:
+    """An IDX folder of random 6 x 5 images in 4 classes."""
+    folder.mkdir(exist_ok=True)
+    rng = np.random.default_rng(1)
+    for prefix, num in (("train", num_train), ("t10k", num_test)):
+        arrays = {
+            "images-idx3": rng.integers(0, 256, (num, 6, 5), dtype=np.uint8),
+            "labels-idx1": (np.arange(num) % 4).astype(np.uint8),
+        }
+        for kind, array in arrays.items():
+            head = bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)
+            name = f"{prefix}-{kind}-ubyte"
+            if packed:
+                (folder / f"{name}.gz").write_bytes(gzip.compress(head + array.tobytes()))
+            else:
+                (folder / name).write_bytes(head + array.tobytes())
+    return f"idx:{folder}"
+
+
+def write_images(folder: Path, per_class: int = 30) -> Path:
+    """Grey images of two classes, 7 wide and 5 high, one folder per class."""
+    rng = np.random.default_rng(2)
+    for name in ("left", "right"):
+        (folder / name).mkdir(parents=True)
+        for number in range(per_class):
+            pixels = rng.integers(0, 256, (5, 7), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{number:02d}.png")
+    return folder
