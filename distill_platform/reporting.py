@@ -56,8 +56,8 @@ def _silent_terms(shares: list[dict[str, Any]]) -> list[str]:
     for row in shares:
         largest[row["term"]] = max(largest.get(row["term"], 0.0), row["share"])
     return [
-        f"The loss term {term!r} never reached {LEAST_SHARE:.0%} of the gradient (at most {share:.2%}): its weight does "
-        f"next to nothing. Raise objective.{term}.weight, or take the term out."
+        f"The loss term {term!r} never reached {LEAST_SHARE:.0%} of the gradient (at most {share:.2%}): its weight "
+        f"does next to nothing. Raise objective.{term}.weight, or take the term out."
         for term, share in largest.items()
         if share < LEAST_SHARE
     ]

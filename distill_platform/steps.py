@@ -142,7 +142,7 @@ def evaluate(
             folders = {name: inputs[name].fetch_folder(STUDENT) for name in ("teacher", "baseline", "student")}  # type: ignore[union-attr]
             digests = {"teacher": teacher.digest, "baseline": baseline.digest, "student": shipped.digest}
             if champion is not None:
-                folders["champion"] = _fetch_version(spec, champion.version, Path(temporary) / "version", workspace)
+                folders["champion"] = _fetch_version(spec, champion.digest, Path(temporary) / "version", workspace)
                 digests["champion"] = champion.digest
             evaluation: Evaluation = _score(spec, data, folders, digests)
         evaluation.save(draft.folder)
@@ -247,7 +247,7 @@ def _sweep(
     from distill_platform.models import model_source
     from distill_platform.sweep import Slots, SweepPlan, parse_space, run_sweep
 
-    search = spec.sweep.model_dump(include={"trials", "search", "scheduler", "grace_epochs", "reduction"})
+    search = spec.sweep.model_dump(include={"trials", "in_flight", "search", "scheduler", "grace_epochs", "reduction"})
     resources = spec.resources
 
     def body(draft: Draft) -> None:
@@ -332,11 +332,11 @@ def _champion(spec: Spec, shipped: Artifact, workspace: Workspace) -> Any:
     return compared_champion(workspace.storage, spec.registry.model, shipped.digest)
 
 
-def _fetch_version(spec: Spec, version: int, folder: Path, workspace: Workspace) -> Path:
+def _fetch_version(spec: Spec, digest: str, folder: Path, workspace: Workspace) -> Path:
     from distill_platform.registry.folder import STUDENT as REGISTERED
 
     registry = _registry(spec, workspace)
-    registry.download(registry.get(spec.registry.model, str(version)), folder)
+    registry.download(registry.get(spec.registry.model, digest), folder)
     return folder / "data" / REGISTERED
 
 

@@ -33,6 +33,5 @@ def ray_session(session_scratch: Path) -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def _scratch(session_scratch: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _scratch(session_scratch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DISTILL_SCRATCH", str(session_scratch))
-    yield

@@ -60,7 +60,7 @@ def make_data(workspace: Storage, seed: int = 0, sizes: tuple[int, int, int] = (
                 low, high = float(inputs.min()), float(inputs.max())
                 ranges = tuple((inputs.max(0) - inputs.min(0)).tolist())
         counts = {
-            split: {name: size // 3 for name in CLASSES}
+            split: dict.fromkeys(CLASSES, size // 3)
             for split, size in zip(("train", "val", "test"), sizes, strict=True)
         }
         names = tuple(f"f{index}" for index in range(8))

@@ -16,17 +16,17 @@ NAMED = 5
 """How many rows, files or columns a message names."""
 
 KINDS: dict[str, tuple[str, str]] = {
-    "missing label": ("have no label", "label or remove them"),
-    "missing input": ("have no input", "remove them"),
-    "missing id": ("have no id", "fill in the column, or leave data.id out to name examples by their content"),
-    "missing group": ("have no group", "fill in the column"),
-    "unknown split": ("are in no known split", "the split column has to hold train, val or test"),
-    "not finite": ("hold a value that is missing, NaN or infinite", "fill in or remove them"),
-    "unreadable image": ("are no readable images", "remove or replace them"),
-    "image of another size": ("differ in size from the first image", "set data.image_size"),
-    "unreadable file": ("cannot be read", "mend or remove it"),
+    "missing label": ("without a label", "label or remove them"),
+    "missing input": ("without an input", "remove them"),
+    "missing id": ("without an id", "fill in the column, or leave data.id out to name examples by their content"),
+    "missing group": ("without a group", "fill in the column"),
+    "unknown split": ("in no known split", "the split column has to hold train, val or test"),
+    "not finite": ("with a value that is missing, NaN or infinite", "fill in or remove them"),
+    "unreadable image": ("with an unreadable image", "remove or replace it"),
+    "image of another size": ("of another size than the first image", "set data.image_size"),
+    "unreadable file": ("that cannot be read", "mend or remove it"),
 }
-"""Faults of single rows or files: what they do wrong, and what to do."""
+"""Faults of single rows or files: which those are, and what to do."""
 
 
 class RowFaults:
@@ -47,7 +47,7 @@ class RowFaults:
     def sentences(self) -> list[str]:
         """One for each kind that occurred."""
         return [
-            f"{count} {'file' if kind == 'unreadable file' else 'rows'} {KINDS[kind][0]}: "
+            f"{_counted(count, 'file' if kind == 'unreadable file' else 'row')} {KINDS[kind][0]}: "
             f"{_named(self._first[kind], count)}; {KINDS[kind][1]}"
             for kind, count in sorted(self._counts.items())
         ]
@@ -99,15 +99,17 @@ class Found:
         same = "id" if self._has_ids else "content"
         faults = []
         if self._repeated:
-            faults.append(f"{len(self._repeated)} rows repeat an id: {_named(self._repeated)}; ids have to be unique")
+            faults.append(
+                f"ids given more than once ({len(self._repeated)}): {_named(self._repeated)}; ids have to be unique"
+            )
         if self._shared:
             faults.append(
-                f"{len(self._shared)} pairs of rows of the same {same} are in different splits: "
+                f"rows of the same {same} in different splits ({_counted(len(self._shared), 'pair')}): "
                 f"{_named(self._shared)}; keep one of each, or give them one group"
             )
         if self._straddling:
             faults.append(
-                f"{len(self._straddling)} groups are in more than one split: {_named(sorted(self._straddling))}; "
+                f"groups in more than one split ({len(self._straddling)}): {_named(sorted(self._straddling))}; "
                 "put each into one"
             )
         return faults
@@ -147,6 +149,10 @@ def _named(names: Sequence[str], count: int | None = None) -> str:
     count = len(names) if count is None else count
     more = f" and {count - NAMED} more" if count > NAMED else ""
     return ", ".join(names[:NAMED]) + more
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def _plural(count: int, one: str, many: str) -> str:

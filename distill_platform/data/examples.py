@@ -7,6 +7,7 @@ and `steps.evaluate` alone goes through it (a test holds that true).
 from __future__ import annotations
 
 from dataclasses import dataclass
+
 from torch import Tensor
 
 from distill_platform.artifact import Artifact

@@ -26,7 +26,7 @@ def open_image_folder(source: str, options: ReadOptions) -> Source:
     files = find_files(source.removeprefix("images:"), IMAGE_SUFFIXES)
     if stray := [file.name for file in files if "/" not in file.name]:
         raise DataError(
-            f"{source}: {len(stray)} images are in no class folder, such as {stray[0]}; "
+            f"{source}: images in no class folder ({len(stray)}), such as {stray[0]}; "
             "wanted FOLDER/<class name>/<image>"
         )
     spec = image_spec(source, options, lambda: files[0].read(), files[0].name)

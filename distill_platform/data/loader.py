@@ -25,7 +25,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Loader:
-    """Shuffled, augmented batches of one split. A last batch of a single example is left out: batch norm cannot take it."""
+    """Shuffled, augmented batches of one split. A last batch of one example is left out: batch norm cannot take it."""
 
     examples: Examples
     views: Views

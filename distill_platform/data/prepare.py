@@ -24,7 +24,7 @@ import pyarrow.compute as pc
 
 from distill_platform.data import checks
 from distill_platform.data.blocks import ReadOptions
-from distill_platform.data.on_ray import rows_on_ray
+from distill_platform.data.large import rows_on_ray
 from distill_platform.data.rows import Part, row_schema
 from distill_platform.data.schema import InputSpec, Schema
 from distill_platform.data.shards import Moments, write_shards
@@ -65,10 +65,12 @@ def prepare_examples(
     parts = _open_parts(source, options, plan, seed)
     first = parts[0].source
     large = any(part.source.size_bytes is None or part.source.size_bytes > LARGE_BYTES for part in parts)
+    can_be_shared = any(len(part.source.pieces) > 1 for part in parts)
     faults, found = checks.RowFaults(), checks.Found(first.has_ids, splits_are_given=plan.by != "hash")
+    folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".spool-", dir=folder) as temporary:
         spool = Spool(Path(temporary) / "rows", row_schema(first.input), MANY_BUCKETS if large else 1)
-        for rows in _all_rows(parts, workers if large else None):
+        for rows in _all_rows(parts, workers if large and can_be_shared else None):
             is_fault = pc.is_valid(rows["fault"])
             bad, good = rows.filter(is_fault), rows.filter(pc.invert(is_fault))
             faults.add(zip(bad["fault"].to_pylist(), bad["where"].to_pylist(), strict=True))
@@ -155,12 +157,11 @@ def _all_rows(parts: list[Part], workers: Callable[[], None] | None) -> Iterator
     if workers is not None:
         workers()
     for part in parts:
-        total = part.source.num_examples or len(part.source.pieces)
-        unit = "examples" if part.source.num_examples else "files"
-        with track(f"prepare {part.source.name}", total, unit) as advance:
-            for piece_rows in rows_on_ray(part) if workers is not None else _rows_here(part):
-                yield piece_rows
-                advance(len(piece_rows))
+        total = part.source.num_examples or 0  # CSV does not tell
+        with track(f"prepare {part.source.name}", total, "examples") as advance:
+            for rows in rows_on_ray(part) if workers is not None else _rows_here(part):
+                yield rows
+                advance(len(rows))
 
 
 def _rows_here(part: Part) -> Iterator[pa.Table]:
@@ -179,7 +180,7 @@ def _in_order(labels: Iterable[str]) -> tuple[str, ...]:
 
 def _bounded(spec: InputSpec, moments: Moments) -> InputSpec:
     """The form of inputs with the bounds that the train split shows, where the source's format sets none."""
-    if not len(moments.low) or math.isfinite(spec.low):
+    if math.isfinite(spec.low):
         return spec
     ranges = tuple((moments.high - moments.low).tolist()) if spec.kind == "features" else ()
     return replace(spec, low=float(moments.low.min()), high=float(moments.high.max()), feature_ranges=ranges)

@@ -87,7 +87,7 @@ def _faults(block: Block, part: Part) -> Iterator[tuple[int, str, str]]:
             if split not in SPLITS:
                 yield row, "unknown split", f"{block.where[row]} ({split!r})"
     if block.inputs.dtype.kind == "f":
-        finite = np.isfinite(block.inputs.reshape(len(block.inputs), -1))
+        finite = np.isfinite(block.inputs).reshape(len(block.inputs), int(np.prod(part.source.input.shape)))
         for row in np.flatnonzero(~finite.all(axis=1)).tolist():
             at = [_value_name(part.source.input, column) for column in np.flatnonzero(~finite[row]).tolist()]
             yield row, "not finite", f"{block.where[row]} ({', '.join(at[:3])}{', …' if len(at) > 3 else ''})"

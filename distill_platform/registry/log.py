@@ -62,7 +62,7 @@ class _Standing:
     rolled_back: dict[str, Entry] = field(default_factory=dict)
     """Digest -> the rollback that took it out, while no approval followed."""
     approvals: dict[str, Entry] = field(default_factory=dict)
-    """Digest -> its approval, until it is used."""
+    """Digest -> its approval, until it is promoted or rolled back again."""
 
 
 def history(storage: Storage, model: str) -> list[Entry]:
@@ -254,6 +254,7 @@ def _stand(entries: list[Entry]) -> _Standing:
         elif entry.action == "rollback":
             assert entry.previous_digest is not None
             standing.rolled_back[entry.previous_digest] = entry
+            standing.approvals.pop(entry.previous_digest, None)
             while standing.promotions[-1].digest != entry.digest:
                 standing.promotions.pop()
         else:

@@ -45,7 +45,7 @@ def resolve(spec: Spec, machine: Machine) -> Spec:
             "objective": _objective(spec),
             "train": _train(spec.train, spec.seed, precision),
             "registry": spec.registry.model_copy(update={"model": model}),
-            "resources": _resources(spec.resources, spec.sweep.trials, machine),
+            "resources": _resources(spec.resources, min(spec.sweep.trials, spec.sweep.in_flight), machine),
         }
     )
 
@@ -66,12 +66,12 @@ def _objective(spec: Spec) -> dict[str, LossSpec]:
     }
 
 
-def _resources(resources: ResourcesSpec, trials: int, machine: Machine) -> ResourcesSpec:
+def _resources(resources: ResourcesSpec, most_trials: int, machine: Machine) -> ResourcesSpec:
     workers = max(1, int(machine.num_gpus or machine.num_cpus))
     fitting = machine.num_cpus / resources.cpus_per_trial
     if resources.gpus_per_trial:
         fitting = min(fitting, machine.num_gpus / resources.gpus_per_trial)
-    concurrent = max(1, min(trials, int(fitting)))
+    concurrent = max(1, min(most_trials, int(fitting)))
     update = {
         "cache_workers": workers if resources.cache_workers == "auto" else resources.cache_workers,
         "concurrent_trials": concurrent if resources.concurrent_trials == "auto" else resources.concurrent_trials,

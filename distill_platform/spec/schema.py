@@ -279,6 +279,9 @@ class SweepSpec(Section):
 
     trials: Count = 12
     """Students that are tried; the baseline gets as many."""
+    in_flight: Count = 4
+    """Trials that may run at once. Trial n learns from trials up to n - in_flight and is compared with those, so what
+    comes out does not depend on which trial happens to end first."""
     search: Literal["tpe", "random"] = "tpe"
     """How settings are proposed."""
     scheduler: Literal["asha", "none"] = "asha"

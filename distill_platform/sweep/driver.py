@@ -2,6 +2,10 @@
 
 Tune's own search, schedulers and restore are not used: its restore reruns finished trials and unpickles. Here a killed
 driver reads the ledger, hands Tune the members that have not ended, and asks for new ones until there are enough.
+
+Member n is asked for once members up to n - in_flight have ended; it learns from those and is compared with those, and
+with no others. So settings, halving and winner are a function of the spec, whichever member happens to end first and
+however often the driver is killed.
 """
 
 from __future__ import annotations
@@ -40,6 +44,7 @@ class SweepPlan:
 
     name: str
     trials: int
+    in_flight: int
     search: str
     scheduler: str
     grace_epochs: int
@@ -146,22 +151,30 @@ class _LedgerSearcher(_NotKept, Searcher):
 
     def __init__(self, plan: SweepPlan, job: TrialJob, state: LedgerState) -> None:
         super().__init__(metric="score", mode="max")
-        self.job, self.state, self.trials = job, state, plan.trials
+        self.job, self.state, self.plan = job, state, plan
         self.search = Search(plan.search, plan.space, dict(plan.base), plan.trials, plan.seed)
-        self.search.tell_all(state)
+        self.num_told = 0
         self.waiting = state.unfinished
         self.given: dict[str, int] = {}
 
     def suggest(self, trial_id: str) -> Any:
         if self.waiting:
             number = self.waiting.pop(0)
-        elif len(self.state.members) < self.trials:
-            number = len(self.state.members)
-            self.state.members[number] = self.job.ledger.add_member(number, self.search.ask(number))
         else:
-            return Searcher.FINISHED
+            number = len(self.state.members)
+            if number >= self.plan.trials:
+                return Searcher.FINISHED
+            if any(earlier not in self.state.results for earlier in range(number - self.plan.in_flight + 1)):
+                return None  # Tune asks again
+            self.state.members[number] = self.job.ledger.add_member(number, self._ask(number))
         self.given[trial_id] = number
         return {"number": number, "settings": self.state.members[number]}
+
+    def _ask(self, number: int) -> dict[str, Any]:
+        for earlier in range(self.num_told, max(self.num_told, number - self.plan.in_flight + 1)):
+            self.search.tell(self.state.members[earlier], self.state.results[earlier]["score"])
+            self.num_told = earlier + 1
+        return self.search.ask(number)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         number = self.given.pop(trial_id)
@@ -173,7 +186,6 @@ class _LedgerSearcher(_NotKept, Searcher):
             "trial %d: %s after %s epochs, score %s, %s %s",
             *(number, ended["status"], ended["epochs"], ended["score"], self.state.members[number], ended["reason"]),
         )
-        self.search.tell(self.state.members[number], ended["score"])
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the ledger is the state."""
@@ -187,16 +199,18 @@ class _Halving(_NotKept, FIFOScheduler):
 
     def __init__(self, plan: SweepPlan, job: TrialJob, state: LedgerState) -> None:
         super().__init__()
-        self.job, self.reduction, self.scores = job, plan.reduction, state.rungs
+        self.job, self.plan, self.scores = job, plan, state.rungs
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         if result["done"]:
             return str(TrialScheduler.CONTINUE)
+        number, score = result["number"], result["score"]
         rung = self.scores.setdefault(result["epochs"], {})
-        rung[result["number"]] = result["score"]
-        if keeps(result["score"], rung.values(), self.reduction):
+        rung[number] = score
+        earlier = [rung[other] for other in rung if other <= number - self.plan.in_flight]
+        if keeps(score, [*earlier, score], self.plan.reduction):
             return str(TrialScheduler.CONTINUE)
-        stopped_result(result["number"], self.job, result["epochs"], result["score"])
+        stopped_result(number, self.job, result["epochs"], score)
         return str(TrialScheduler.STOP)
 
 

@@ -8,7 +8,6 @@ from typing import Any
 import optuna
 
 from distill_platform.data.loader import step_seed
-from distill_platform.sweep.ledger import LedgerState
 from distill_platform.sweep.space import Settings, Space, settings_of
 
 SEARCHES = ("tpe", "random")
@@ -46,11 +45,6 @@ class Search:
                 value=score,
             )
         )
-
-    def tell_all(self, state: LedgerState) -> None:
-        """Everything that the ledger knows, in the order of members."""
-        for number, result in sorted(state.results.items()):
-            self.tell(state.members[number], result["score"])
 
     def _sampler(self, number: int) -> optuna.samplers.BaseSampler:
         seed = step_seed(self.seed, "search", number) % 2**32

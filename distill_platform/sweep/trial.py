@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,6 +54,15 @@ class MemberTrainable(tune.Trainable):
     What counts goes into the ledger before Tune hears of it, so a driver that is killed loses no finished member.
     """
 
+    job: TrialJob
+    number: int
+    trainer: Trainer
+    saver: PeriodicSaver
+    model: SavedModel
+    ended: Result | None
+    undecided: int | None
+    """The rung where halving has still to say whether this member goes on."""
+
     def setup(self, config: dict[str, Any], job: TrialJob | None = None) -> None:
         """Open data and cache; they are mapped, and stay so for the members that follow."""
         assert job is not None
@@ -78,21 +86,29 @@ class MemberTrainable(tune.Trainable):
         """Train to the next rung or the end; gives the score so far, higher is better."""
         if self.ended is not None:
             return self._ended(self.ended)
+        if self.undecided is not None:
+            return self._at_rung()
         try:
             while not self.trainer.is_finished:
                 self.trainer.run_epoch(after_step=self.saver)
                 if self.trainer.epoch in self.job.rungs and not self.trainer.is_finished:
-                    score = self.trainer.best_score
-                    self.job.ledger.report(self.number, self.trainer.epoch, score)
-                    return {"number": self.number, "epochs": self.trainer.epoch, "score": score, "done": False}
+                    self.undecided = self.trainer.epoch
+                    return self._at_rung()
         except TrainingDiverged as error:
             return self._ended(self._end("failed", str(error)))
         return self._ended(self._end("finished", ""))
 
+    def _at_rung(self) -> dict[str, Any]:
+        epochs, self.undecided = self.undecided, None
+        assert epochs is not None
+        score = self.trainer.best_score_after(epochs)
+        self.job.ledger.report(self.number, epochs, score)
+        return {"number": self.number, "epochs": epochs, "score": score, "done": False}
+
     def _start(self, config: dict[str, Any]) -> None:
-        self.number: int = config["number"]
-        self.started = time.perf_counter()
+        self.number = config["number"]
         self.ended = self.job.ledger.result(self.number)
+        self.undecided = None
         if self.ended is None:
             try:
                 self.trainer = self._make_trainer(config["settings"])
@@ -119,6 +135,8 @@ class MemberTrainable(tune.Trainable):
         checkpoints = Checkpoints(job.work.child(f"checkpoints/{self.number:06d}"))
         if kept := checkpoints.load():
             trainer.load_state(*kept)
+            # the process may have ended between report and decision; deciding again comes to the same
+            self.undecided = max((rung for rung in job.rungs if rung <= trainer.epoch), default=None)
         self.saver = PeriodicSaver(trainer, checkpoints, job.checkpoint_every_s)
         return trainer
 

@@ -97,6 +97,10 @@ class Trainer:
         """The best epoch's metric, signed so that higher is better."""
         return self._score(self.reports[self.best_epoch])
 
+    def best_score_after(self, epochs: int) -> float:
+        """As `best_score`, after so many epochs."""
+        return max(self._score(report) for report in self.reports[:epochs])
+
     @property
     def is_finished(self) -> bool:
         """Whether the last epoch is done, or patience has run out."""

@@ -42,7 +42,9 @@ def only(name: str, spec: InputSpec, num: int = 400, **arguments: float) -> tupl
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(2, 90), st.integers(0, 2**32), st.sampled_from([GREY, COLOUR]), st.data())
-def test_a_view_does_not_depend_on_the_batch_it_is_in(num: int, seed: int, spec: InputSpec, data: st.DataObject) -> None:
+def test_a_view_does_not_depend_on_the_batch_it_is_in(
+    num: int, seed: int, spec: InputSpec, data: st.DataObject
+) -> None:
     inputs, keys = batch(spec, num, seed)
     view = torch.arange(num) % 4
     views = Views.of(4, seed, ALL)
@@ -56,7 +58,8 @@ def test_a_view_does_not_depend_on_the_batch_it_is_in(num: int, seed: int, spec:
 def test_views_are_the_same_bits_in_every_release_and_on_every_machine() -> None:
     digests = []
     for spec in (GREY, COLOUR):
-        inputs, keys = batch(spec, 300)
+        inputs = (torch.arange(300 * math.prod(spec.shape)) * 37 % 251).to(torch.uint8).reshape(300, *spec.shape)
+        keys = (torch.arange(300 * 16) * 101 % 253).to(torch.uint8).reshape(300, 16)
         shown = augment(inputs, keys, torch.arange(300) % 5, Views.of(5, 7, ALL), spec)
         digests.append(hashlib.sha256(shown.numpy().tobytes()).hexdigest()[:16])
     assert digests == PINNED
@@ -224,4 +227,4 @@ def test_every_transform_is_a_move_or_a_change() -> None:
 
 
 ROTATION = {"name": "rotation", "degrees": 40}
-PINNED = ["", ""]
+PINNED = ["31533bc8c60d3b14", "55c6b089f9d7c57c"]

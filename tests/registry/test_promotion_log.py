@@ -180,6 +180,8 @@ def test_a_rolled_back_version_stays_out_until_it_is_approved(workspace: Storage
     assert digest_of(log.champion(workspace, MODEL)) == A, "an approval alone moves nothing"
     entry = promote(workspace, B)
     assert (entry.digest, entry.approval) == (B, "000004")
+    promote(workspace, C)
+    assert promote(workspace, B).approval is None, "this time it needed none"
 
 
 def test_an_approval_serves_one_return_only(workspace: Storage) -> None:
@@ -191,6 +193,19 @@ def test_an_approval_serves_one_return_only(workspace: Storage) -> None:
     rollback(workspace)
     with pytest.raises(PromotionRefused, match="was rolled back by bob"):
         promote(workspace, B)
+    assert log.approve(workspace, MODEL, B, by="cat", reason="fixed for good").number == 7
+    assert promote(workspace, B).approval == "000007"
+
+
+def test_an_approval_ends_with_the_next_rollback_even_unused(workspace: Storage) -> None:
+    for digest in (D, B, A, B):
+        promote(workspace, digest)
+    rollback(workspace)
+    log.approve(workspace, MODEL, B, by="cat", reason="fixed")
+    assert rollback(workspace).digest == B, "approved, so a rollback may return to its earlier reign"
+    assert rollback(workspace).digest == D
+    assert log.approve(workspace, MODEL, B, by="cat", reason="fixed for good").number == 9
+    assert promote(workspace, B).approval == "000009"
 
 
 def test_approving_twice_writes_once_and_approving_anything_else_is_refused(workspace: Storage) -> None:
@@ -203,8 +218,14 @@ def test_approving_twice_writes_once_and_approving_anything_else_is_refused(work
     assert log.approve(workspace, MODEL, B, by="dan", reason="fixed too") == first
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(steps=st.lists(st.sampled_from(["promote", "promote", "rollback", "approve"]), max_size=14), data=st.data())
+STEPS = ["promote", "promote", "rollback", "rollback", "approve"]  # promotions and rollbacks twice as often
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    steps=st.lists(st.sampled_from(STEPS), max_size=20),
+    data=st.data(),
+)
 def test_no_sequence_makes_a_rolled_back_version_champion(
     tmp_path_factory: pytest.TempPathFactory, steps: list[str], data: st.DataObject
 ) -> None:
@@ -216,7 +237,9 @@ def test_no_sequence_makes_a_rolled_back_version_champion(
             if step == "promote":
                 promote(storage, digest)
             elif step == "approve":
-                log.approve(storage, MODEL, digest, by="cat", reason="fixed")
+                approval = log.approve(storage, MODEL, digest, by="cat", reason="fixed")
+                later = log.history(storage, MODEL)[approval.number :]
+                assert digest not in [entry.previous_digest for entry in later if entry.action == "rollback"]
                 out.discard(digest)
             else:
                 rollback(storage)

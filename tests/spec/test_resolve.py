@@ -28,13 +28,13 @@ def test_on_a_laptop(small_with):
 
 
 def test_on_gpus(small_with):
-    spec = resolve(small_with(SPACE, "resources.gpus_per_trial=0.5"), CLUSTER)
+    spec = resolve(small_with(SPACE, "resources.gpus_per_trial=0.5", "sweep.in_flight=12"), CLUSTER)
     assert (spec.train.precision, spec.teacher.train.precision) == ("bfloat16", "bfloat16")
     assert (spec.resources.cache_workers, spec.resources.concurrent_trials) == (4, 8)
 
 
 def test_students_that_train_on_cpus_keep_full_precision_beside_gpus(small_with):
-    spec = resolve(small_with(SPACE, "resources.cpus_per_trial=2"), CLUSTER)
+    spec = resolve(small_with(SPACE, "resources.cpus_per_trial=2", "sweep.in_flight=12"), CLUSTER)
     assert (spec.train.precision, spec.teacher.train.precision) == ("float32", "bfloat16")
     assert spec.resources.concurrent_trials == 12
 

@@ -24,6 +24,9 @@ SPACE = {
 }
 
 
+TWO_SLOTS = Slots(2)
+
+
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> LocalStorage:
     return LocalStorage(tmp_path_factory.mktemp("workspace"))
@@ -56,6 +59,7 @@ def plan(space: Mapping[str, Any] = SPACE, trials: int = 6, **changed: Any) -> S
     given = {
         "name": "sweep",
         "trials": trials,
+        "in_flight": 2,
         "search": "tpe",
         "scheduler": "asha",
         "grace_epochs": 2,
@@ -75,12 +79,13 @@ def sweep(
     planned: SweepPlan,
     name: str,
     prepare: Any = None,
+    slots: Slots = TWO_SLOTS,
     **options: Any,
 ) -> Artifact:
     def body(draft: Draft) -> None:
         if prepare is not None:
             prepare(Ledger(draft.work))
-        run_sweep(draft, planned, data, cache, VIEWS, "classification", Slots(2), **options)
+        run_sweep(draft, planned, data, cache, VIEWS, "classification", slots, **options)
 
     return produce(workspace, "sweep", 1, {"name": name}, {"data": data, "cache": cache}, body)[0]
 
@@ -99,6 +104,20 @@ def test_a_sweep_gives_its_best_member(workspace: LocalStorage, data: Artifact, 
     assert list(student.model.args["hidden"]) == winner["settings"]["student.hidden"]
     assert done.record["facts"]["trials"]["failed"] == 0
     assert workspace.list("work") == []
+
+
+def untimed(trials: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{name: value for name, value in trial.items() if name != "seconds"} for trial in trials]
+
+
+def test_what_comes_out_does_not_depend_on_timing(workspace: LocalStorage, data: Artifact, cache: Artifact) -> None:
+    one_by_one, at_once = (
+        sweep(workspace, data, cache, plan(trials=8), name, slots=slots)
+        for name, slots in (("one by one", Slots(1)), ("at once", Slots(2)))
+    )
+    assert untimed(read_trials(one_by_one)) == untimed(read_trials(at_once))
+    assert one_by_one.sha256("model/weights.safetensors") == at_once.sha256("model/weights.safetensors")
+    assert {trial["status"] for trial in read_trials(at_once)} == {"finished", "stopped"}
 
 
 def test_kl_to_the_teacher_can_rank(workspace: LocalStorage, data: Artifact, cache: Artifact) -> None:

@@ -1,4 +1,4 @@
-"""The pieces of a source read by Ray Data's workers. The caller has connected to Ray."""
+"""The pieces of a large source, read by Ray Data's workers. The caller has connected to Ray."""
 
 from __future__ import annotations
 

@@ -1,0 +1,170 @@
+"""The whole path in one process: run, reuse, gate, registry, and a student that comes back as it was judged."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import mlflow.pyfunc
+import numpy as np
+import pytest
+from sklearn.datasets import load_wine
+
+from distill_platform import load_spec, load_student, plan, run
+from distill_platform.artifact import Artifact, open_artifact
+from distill_platform.data.examples import open_test
+from distill_platform.errors import RegistryError, TeacherRefused
+from distill_platform.models import load_student_folder
+from distill_platform.registry import log as promotions
+from distill_platform.runs import STEPS, list_runs, read_log, read_run
+from distill_platform.spine import RunResult
+from distill_platform.storage import LocalStorage
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(tmp_path_factory.mktemp("workspace"))
+
+
+@pytest.fixture(scope="module")
+def done(workspace: str, spec_path: Path, ray_session: None) -> RunResult:
+    return run(load_spec(spec_path), workspace)
+
+
+def artifact(workspace: str, result: RunResult, step: str) -> Artifact:
+    found = open_artifact(LocalStorage(Path(workspace)), step, result.steps[step]["key"])
+    assert found is not None
+    return found
+
+
+def test_a_run_goes_through_every_step(done: RunResult) -> None:
+    document = json.loads(json.dumps(done.to_json()))
+    assert list(document["steps"]) == list(STEPS)
+    assert {entry["status"] for entry in document["steps"].values()} == {"ran"}
+    assert set(document["metrics"]) == {"teacher", "baseline", "student"}
+    assert document["verdict"]["passed"] is True
+    assert len(document["verdict"]["checks"]) == 3
+    assert document["model"] == {"name": "wine", "version": 1, "aliases": ["champion"]}
+    assert Path(document["report"]).read_text().startswith("<!doctype html>")
+
+
+def test_a_second_run_reuses_every_step(done: RunResult, workspace: str, spec_path: Path) -> None:
+    again = run(load_spec(spec_path), workspace)
+    assert {entry["status"] for entry in again.steps.values()} == {"reused"}
+    assert [entry["digest"] for entry in again.steps.values()] == [entry["digest"] for entry in done.steps.values()]
+    assert again.table == done.table
+    assert len(promotions.history(LocalStorage(Path(workspace)), "wine")) == 1
+
+
+def test_the_plan_of_a_done_run_has_nothing_left(done: RunResult, workspace: str, spec_path: Path) -> None:
+    planned = plan(load_spec(spec_path), workspace)
+    assert {row["status"] for row in planned["steps"][:-2]} == {"ready"}
+    cache = artifact(workspace, done, "cache")
+    assert planned["cache"] == {
+        "bytes": cache.record["facts"]["num_rows"] * (18 + 3 * 2),
+        "rows": cache.record["facts"]["num_rows"],
+        "exact": True,
+    }
+
+
+def test_a_plan_spends_nothing(spec_path: Path, tmp_path: Path) -> None:
+    planned = plan(load_spec(spec_path), str(tmp_path / "new"))
+    assert planned["steps"][0]["status"] == "to run"
+    assert planned["steps"][1]["status"] == "to run, after prepare"
+    assert planned["cache"]["exact"] is False
+    assert planned["cache"]["bytes"] == pytest.approx(178 * (0.5 * 2 + 0.2) * 24, rel=0.2)
+    assert not (tmp_path / "new").exists()
+
+
+def test_the_test_split_is_shared_with_no_other(done: RunResult, workspace: str) -> None:
+    data = artifact(workspace, done, "prepare")
+    counts = data.record["facts"]["counts"]
+    assert sum(counts.values()) == 178
+    test, ids = open_test(data)
+    assert len(test) == len(ids) == counts["test"]
+
+
+def test_a_student_comes_back_with_the_logits_that_were_judged(
+    done: RunResult, workspace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw = load_wine().data.astype(np.float32)
+    shipped = load_student_folder(artifact(workspace, done, "compress").fetch_folder("model"))
+    loaded = load_student("models:/wine@champion", done.verdict["student_digest"], workspace=workspace)
+    assert np.array_equal(loaded.logits(raw), shipped.logits(raw))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{workspace}/mlflow/mlflow.db")
+    served = mlflow.pyfunc.load_model("models:/wine@champion")
+    assert np.array_equal(served.predict(raw, params={"output": "logits"}), shipped.logits(raw))
+    assert list(served.predict(raw)["prediction"]) == shipped.predict(raw)
+    accuracy = np.mean(
+        [
+            name == load_wine().target_names[label]
+            for name, label in zip(shipped.predict(raw), load_wine().target, strict=True)
+        ]
+    )
+    assert accuracy > 0.8
+
+
+def test_the_run_can_be_read_from_the_workspace_alone(done: RunResult, workspace: str) -> None:
+    storage = LocalStorage(Path(workspace))
+    status = read_run(storage, done.run)
+    assert status.status == "done"
+    assert status.steps == done.steps
+    assert done.run in list_runs(storage)
+    log = read_log(storage, done.run)
+    assert "step sweep: ran in" in log
+    assert "epoch 11: train loss" in read_log(storage, done.run, "teacher")
+    assert log.count("trial ") == 10
+
+
+def test_a_failed_gate_registers_nothing(done: RunResult, workspace: str, spec_path: Path) -> None:
+    strict = load_spec(spec_path, ["gates.checks=[accuracy >= 0.5, size_bytes <= 10]", "registry.model=strict"])
+    result = run(strict, workspace)
+    assert not result.passed
+    assert [check["passed"] for check in result.verdict["checks"]] == [True, False]
+    assert result.model is None
+    assert list(result.steps) == list(STEPS[:8])
+    assert promotions.champion(LocalStorage(Path(workspace)), "strict") is None
+
+
+def test_a_teacher_below_its_floor_is_refused_before_anything_is_spent_on_it(spec_path: Path, tmp_path: Path) -> None:
+    spec = load_spec(spec_path, ["teacher.floor=0.999"])
+    with pytest.raises(
+        TeacherRefused, match=r"is right on \d+ of \d+ .* lower bound is 0\.\d+, teacher.floor wants 0.999"
+    ):
+        run(spec, str(tmp_path))
+    assert not (tmp_path / "artifacts" / "cache").exists()
+    failed = read_run(LocalStorage(tmp_path))
+    assert (failed.status, failed.end and failed.end["exit_code"]) == ("failed", 3)
+
+
+def test_a_given_teacher_is_loaded_and_checked(
+    done: RunResult, workspace: str, spec_path: Path, tmp_path: Path
+) -> None:
+    weights = artifact(workspace, done, "teacher").fetch_folder("model")
+    spec = load_spec(spec_path, ["teacher.model=null", f"teacher.weights={weights}", "registry.model=given"])
+    result = run(spec, str(tmp_path))
+    assert result.table[0]["accuracy"] == done.table[0]["accuracy"]
+
+
+def test_the_next_student_is_judged_against_the_champion(done: RunResult, workspace: str, spec_path: Path) -> None:
+    """Promote, roll back, run again: the log decides, and a rolled-back digest needs a new approval."""
+    storage = LocalStorage(Path(workspace))
+    other = load_spec(spec_path, ["student.hidden=[12]", "gates.checks=[accuracy >= champion - 0.4]"])
+    second = run(other, workspace)
+    assert [row["model"] for row in second.table] == ["teacher", "baseline", "student", "champion"]
+    assert second.verdict["champion_digest"] == done.verdict["student_digest"]
+    assert second.model == {"name": "wine", "version": 2, "aliases": ["champion"]}
+    assert {entry["status"] for entry in run(other, workspace).steps.values()} == {"reused"}
+    promotions.rollback(storage, "wine", by="tester", reason="complaints")
+    withheld = run(other, workspace)
+    assert withheld.promotion is not None
+    assert withheld.promotion["status"] == "withheld"
+    assert "rolled back" in withheld.promotion["reason"]
+    current = promotions.champion(storage, "wine")
+    assert current is not None
+    assert current.digest == done.verdict["student_digest"]
+
+
+def test_a_shared_workspace_needs_a_shared_registry(spec_path: Path) -> None:
+    with pytest.raises(RegistryError, match="wanted one that every machine reaches"):
+        plan(load_spec(spec_path), "s3://bucket/prefix")
