@@ -6,8 +6,8 @@
     <workspace>/runs/<run>/<step>.json                                    what a run did at that step
 
 `key` names what went in: sha256 of step, step version, config, digests of inputs, sources of user modules.
-`digest` names what came out: sha256 over the payload's names and hashes. Training is not reproducible to the bit
-across machines, so the first commit under a key wins, and what later steps trust is the digest.
+`digest` names what came out: sha256 over the payload's names and hashes, timings left out. Training is not reproducible
+to the bit across machines, so the first commit under a key wins, and what later steps trust is the digest.
 
 Because payload names carry their content, a writer that loses the race overwrites nothing of the winner's.
 """
@@ -34,6 +34,8 @@ from distill_platform.storage import LocalStorage, Storage
 
 RECORD = "record.json"
 RECORD_FORMAT = 1
+TIMINGS = "timings/"
+"""Payload files below this folder say how long things took: verified as all others, and no part of the digest."""
 LIBRARIES = ("torch", "ray", "pyarrow", "numpy", "optuna", "safetensors", "scikit-learn")
 
 
@@ -215,8 +217,8 @@ def ancestors(workspace: Storage, artifact: Artifact) -> dict[str, Artifact]:
 
 
 def payload_digest(files: Mapping[str, Mapping[str, Any]]) -> str:
-    """sha256 over the names and hashes of payload files; their order and place do not matter."""
-    return fingerprint({name: entry["sha256"] for name, entry in files.items()})
+    """sha256 over names and hashes of payload files, those below timings/ left out; order and place do not matter."""
+    return fingerprint({name: entry["sha256"] for name, entry in files.items() if not name.startswith(TIMINGS)})
 
 
 def produce(

@@ -175,7 +175,8 @@ def read_run(workspace: Storage, run_id: str | None = None) -> RunStatus:
     if run_id is None and known:
         run_id = known[-1]
     if run_id not in known:
-        raise InputError(f"{workspace.uri} has no run {run_id or ''}; it has: {', '.join(known[-5:]) or 'none'}")
+        wanted = f"no run {run_id}; newest: {', '.join(known[-5:])}" if known else "no runs yet"
+        raise InputError(f"{workspace.uri} has {wanted}")
     storage = workspace.child(f"runs/{run_id}")
     start = _read(storage, "run.json") or {}
     found = {step: _read(storage, f"{step}.json") or _read(storage, f"{step}.failed.json") for step in STEPS}

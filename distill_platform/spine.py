@@ -66,6 +66,7 @@ def run(
     place = Workspace(storage, under_way, ray_address or spec.resources.ray_address, tracking_uri)
     with under_way.watched():
         data = steps.prepare(spec, place)
+        steps.check_fits(spec, data)
         teacher = steps.teacher(spec, data, place)
         cache = steps.cache(spec, data, teacher, place)
         baseline = steps.baseline(spec, data, place)
@@ -118,6 +119,8 @@ def plan(
     place = DryWorkspace(open_storage(workspace), None, ray_address, tracking_uri)
     made: dict[str, Artifact] = {}
     rows = [_plan_row(step, call, made) for step, call in _calls(spec, place, made).items()]
+    if "prepare" in made:
+        steps.check_fits(spec, made["prepare"])
     for step in ("register", "promote"):
         rows.append({"step": step, "status": "if the gate passes", "key": None, "uri": None})
     return {
@@ -192,11 +195,10 @@ def _resolved(spec: Spec, ray_address: str | None) -> Spec:
     address = ray_address or spec.resources.ray_address
     if address is None:
         return resolve(spec, this_machine())
-    from distill_platform.cluster import connect, resources
+    from distill_platform.cluster import connect, gpu_precision, resources
 
     connect(address)
-    num_cpus, num_gpus = resources()
-    return resolve(spec, Machine(num_cpus, num_gpus, "bfloat16" if num_gpus else "float32"))
+    return resolve(spec, Machine(*resources(), gpu_precision()))
 
 
 def _refuse_unusable(spec: Spec, workspace: str, tracking_uri: str | None) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import getpass
 import json
-import platform
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import Any
 
 from distill_platform import lease as leases
 from distill_platform.artifact import Artifact, Draft, ancestors
-from distill_platform.errors import PromotionRefused, TeacherRefused
+from distill_platform.errors import ModelError, NotFound, PromotionRefused, TeacherRefused
 from distill_platform.fingerprint import sha256_file
 from distill_platform.runs import log
 from distill_platform.spec.schema import Spec
@@ -45,6 +44,30 @@ def prepare(spec: Spec, workspace: Workspace) -> Artifact:
     return workspace.produce("prepare", 1, config, {"source": source_fingerprint(**options)}, body)
 
 
+def check_fits(spec: Spec, data: Artifact) -> None:
+    """Raises ModelError or DataError if the spec's models or views do not fit these examples, before anything is spent.
+
+    Each architecture that the spec names or lets the sweep choose is built without memory (on the meta device).
+    """
+    import torch
+
+    from distill_platform.data.examples import open_schema
+    from distill_platform.models import build_body
+    from distill_platform.models.network import body_shape
+
+    schema = open_schema(data)
+    _views(spec).check(schema.input)
+    student = spec.student.model_dump()
+    models = [student, *([spec.teacher.model.model_dump()] if spec.teacher.model else [])]
+    for path, found in spec.sweep.space.items():
+        if path.startswith("student."):
+            models += [{**student, path.removeprefix("student."): value} for value in found.values]
+    with torch.device("meta"):
+        for model in models:
+            args = {name: value for name, value in model.items() if name != "name"}
+            build_body(model["name"], args, body_shape(schema.input), len(schema.class_names))
+
+
 def teacher(spec: Spec, data: Artifact, workspace: Workspace) -> Artifact:
     """A trained or given teacher, its validation accuracy measured. Raises TeacherRefused below `teacher.floor`."""
     from distill_platform.models import model_source
@@ -53,9 +76,12 @@ def teacher(spec: Spec, data: Artifact, workspace: Workspace) -> Artifact:
 
     given, model = spec.teacher.weights, spec.teacher.model
     if given is not None:
-        folder = _model_folder(given)
-        config: dict[str, Any] = {"weights": {path.name: sha256_file(path) for path in sorted(folder.iterdir())}}
-        made = workspace.produce("teacher", 1, config, {"data": data}, lambda draft: load_teacher(draft, folder, data))
+        with tempfile.TemporaryDirectory(prefix="distill-teacher-") as temporary:
+            folder = _fetch_model(given, Path(temporary))
+            config: dict[str, Any] = {"weights": {path.name: sha256_file(path) for path in sorted(folder.iterdir())}}
+            made = workspace.produce(
+                "teacher", 1, config, {"data": data}, lambda draft: load_teacher(draft, folder, data)
+            )
     else:
         assert model is not None
         config = {
@@ -294,7 +320,7 @@ def _score(spec: Spec, data: Artifact, folders: Mapping[str, Path], digests: Map
 
     from distill_platform.data.examples import open_test
     from distill_platform.evaluate.evaluation import Evaluation, ModelResult
-    from distill_platform.evaluate.latency import limited_threads, measure_latency
+    from distill_platform.evaluate.latency import describe_hardware, limited_threads, measure_latency
     from distill_platform.models import load_student_folder
 
     test, ids = open_test(data)
@@ -320,7 +346,7 @@ def _score(spec: Spec, data: Artifact, folders: Mapping[str, Path], digests: Map
         data_digest=data.digest,
         threads=settings.threads,
         batch_size=settings.latency_batch_size,
-        hardware=f"{platform.machine()} {platform.processor()}".strip(),
+        hardware=describe_hardware(),
         models=models,
     )
 
@@ -382,12 +408,14 @@ def _refuse_below_floor(teacher: Artifact, floor: float) -> None:
         )
 
 
-def _model_folder(uri: str) -> Path:
-    """A saved model's folder on this machine."""
+def _fetch_model(uri: str, folder: Path) -> Path:
+    """A saved model's files, fetched into `folder`. Raises ModelError if they are not there."""
     storage = open_storage(uri)
-    folder = Path(tempfile.mkdtemp(prefix="distill-weights-"))
     for name in ("model.json", "weights.safetensors"):
-        storage.download(name, folder / name)
+        try:
+            storage.download(name, folder / name)
+        except NotFound:
+            raise ModelError(f"teacher.weights: {uri} holds no {name}; wanted the folder of a saved model") from None
     return folder
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from typing import Any
+from typing import Any, Literal
 
 import ray
 
@@ -39,6 +39,22 @@ def resources() -> tuple[float, float]:
     """(CPUs, GPUs) of the session, over all nodes."""
     found = ray.cluster_resources()
     return float(found.get("CPU", 0)), float(found.get("GPU", 0))
+
+
+def gpu_precision() -> Literal["float32", "bfloat16", "float16"]:
+    """The short format that the session's GPUs compute fast in, asked of one of them; float32 without any."""
+    if resources()[1] < 1:
+        return "float32"
+
+    def ask() -> str:
+        import torch
+
+        if not torch.cuda.is_available():
+            return "float32"
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
+
+    precision: Literal["float32", "bfloat16", "float16"] = ray.get(ray.remote(num_cpus=0, num_gpus=1)(ask).remote())
+    return precision
 
 
 def _stay_on_loopback() -> None:

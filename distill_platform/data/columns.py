@@ -62,6 +62,11 @@ def read_columns(path: Path, names: Iterable[str] | None = None) -> dict[str, An
     return {name: _decode(table[name], layout.get(name)) for name in table.column_names}
 
 
+def count_rows(shard: bytes) -> int:
+    """Rows of a shard that is in memory."""
+    return int(pq.ParquetFile(pa.BufferReader(shard)).metadata.num_rows)
+
+
 def map_columns(artifact: Artifact, shards: Sequence[str], names: Sequence[str]) -> dict[str, Tensor]:
     """Columns of all shards, one after the other, as memory-mapped tensors `[N, …]`.
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import gc
+import os
+import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -45,6 +48,16 @@ def limited_threads(num_threads: int) -> Iterator[None]:
 def latency_quantile(latency_ms: Sequence[float], quantile: float) -> float:
     """A quantile of latencies in ms; NaN where none was measured."""
     return float(np.quantile(latency_ms, quantile)) if latency_ms else float("nan")
+
+
+def describe_hardware() -> str:
+    """The processor by its own name where the system tells it, and how many of its threads there are."""
+    name = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        models = [line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
+        name = models[0] if models else name
+    return f"{name}, {os.cpu_count()} threads"
 
 
 def _time_ms(predict: Callable[[], object]) -> float:

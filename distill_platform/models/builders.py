@@ -36,10 +36,9 @@ def find_builder(name: str) -> Builder:
     if not name.startswith("import:"):
         if name not in MODELS:
             close = difflib.get_close_matches(name, MODELS, n=1)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
-            raise ModelError(
-                f"no model is called {name!r}{hint}; known: {', '.join(MODELS)}, import:package.module:function"
-            )
+            hint = f"did you mean {close[0]!r}? " if close else ""
+            known = ", ".join([*MODELS, "import:package.module:function"])
+            raise ModelError(f"no model is called {name!r}; {hint}known: {known}")
         return MODELS[name]
     module_name, _, function = name.removeprefix("import:").partition(":")
     try:
@@ -69,9 +68,9 @@ def check_arguments(name: str, args: Mapping[str, Any]) -> None:
     for argument in args:
         if argument not in allowed:
             close = difflib.get_close_matches(argument, allowed, n=1)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
+            hint = f"did you mean {close[0]!r}? " if close else ""
             raise ModelError(
-                f"model {name!r} has no argument {argument!r}{hint}; it takes: {', '.join(allowed) or 'none'}"
+                f"model {name!r} has no argument {argument!r}; {hint}it takes: {', '.join(allowed) or 'none'}"
             )
 
 

@@ -159,7 +159,7 @@ class TrainSpec(Section):
     weight_decay: NonNegative = 1e-4
     """Weight decay."""
     momentum: Fraction = 0.9
-    """Momentum of sgd; the others do not read it."""
+    """Momentum of sgd; first decay rate (beta 1) of adam and adamw."""
     schedule: Literal["constant", "cosine", "linear", "step"] = "cosine"
     """How the learning rate falls after the warm-up."""
     warmup_fraction: Fraction = 0.05

@@ -8,13 +8,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from distill_platform.artifact import Artifact, Draft
+from distill_platform.artifact import TIMINGS, Artifact, Draft
 from distill_platform.errors import Corrupt
 from distill_platform.fingerprint import sha256_bytes
 from distill_platform.storage import Storage
 from distill_platform.sweep.ledger import LedgerState, Result
 
 TRIALS_FILE, CURVES_FILE, WINNER_FILE, MODEL_FOLDER = "trials.parquet", "curves.parquet", "winner.json", "model"
+SECONDS_FILE = f"{TIMINGS}trials.parquet"
 
 _TRIAL_SCHEMA = pa.schema(
     {
@@ -26,7 +27,6 @@ _TRIAL_SCHEMA = pa.schema(
         "kl_to_teacher": pa.float64(),
         "score": pa.float64(),
         "epochs": pa.int64(),
-        "seconds": pa.float64(),
         "num_parameters": pa.int64(),
         "size_bytes": pa.int64(),
         "reason": pa.string(),
@@ -42,9 +42,9 @@ _CURVE_SCHEMA = pa.schema(
         "kl_to_teacher": pa.float64(),
         "terms": pa.string(),
         "shares": pa.string(),
-        "seconds": pa.float64(),
     }
 )
+_SECONDS_SCHEMA = pa.schema({"member": pa.int64(), "seconds": pa.float64()})
 
 
 def winner(state: LedgerState) -> int:
@@ -57,13 +57,15 @@ def winner(state: LedgerState) -> int:
 
 
 def write_results(draft: Draft, metric: str, state: LedgerState, work: Storage) -> None:
-    """Write winner.json, model/, trials.parquet and curves.parquet into the draft."""
+    """Write winner.json, model/, trials.parquet, curves.parquet and timings/trials.parquet into the draft."""
     best = winner(state)
     result = state.results[best]
     for name, entry in result["files"].items():
         draft.write(f"{MODEL_FOLDER}/{name}", _read_file(work.child(f"models/{best:06d}"), entry))
     rows = [_trial_row(number, state.members[number], result) for number, result in sorted(state.results.items())]
     pq.write_table(pa.Table.from_pylist(rows, _TRIAL_SCHEMA), draft.path(TRIALS_FILE))
+    seconds = [{"member": number, "seconds": result["seconds"]} for number, result in sorted(state.results.items())]
+    pq.write_table(pa.Table.from_pylist(seconds, _SECONDS_SCHEMA), draft.path(SECONDS_FILE))
     curves = [
         _curve_row(number, report) for number, result in sorted(state.results.items()) for report in result["reports"]
     ]
@@ -82,11 +84,13 @@ def write_results(draft: Draft, metric: str, state: LedgerState, work: Storage) 
 def read_trials(sweep: Artifact) -> list[dict[str, Any]]:
     """Every trial of a sweep artifact, as the columns of trials.parquet, metrics gathered in a dict."""
     rows = pq.read_table(sweep.fetch(TRIALS_FILE)).to_pylist()
+    seconds = {row["member"]: row["seconds"] for row in pq.read_table(sweep.fetch(SECONDS_FILE)).to_pylist()}
     names = ("val_accuracy", "val_loss", "kl_to_teacher")
     return [
         {
             **{name: value for name, value in row.items() if name not in names},
             "settings": json.loads(row["settings"]),
+            "seconds": seconds[row["member"]],
             "metrics": {name: row[name] for name in names if row[name] is not None},
         }
         for row in rows
@@ -103,10 +107,7 @@ def read_curves(sweep: Artifact, member: int) -> list[dict[str, Any]]:
 
 
 def _trial_row(number: int, settings: dict[str, Any], result: Result) -> dict[str, Any]:
-    plain = {
-        name: result[name]
-        for name in ("status", "score", "epochs", "seconds", "num_parameters", "size_bytes", "reason")
-    }
+    plain = {name: result[name] for name in ("status", "score", "epochs", "num_parameters", "size_bytes", "reason")}
     return {"member": number, "settings": json.dumps(settings, sort_keys=True), **plain, **result["metrics"]}
 
 

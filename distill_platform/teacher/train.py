@@ -19,6 +19,7 @@ from distill_platform.objective import Objective, without_teacher
 from distill_platform.progress import track
 from distill_platform.tasks import TASKS
 from distill_platform.train import Checkpoints, Trainer, TrainSettings, fit
+from distill_platform.train.trainer import without_timing
 
 MODEL_FOLDER = "model"
 
@@ -36,7 +37,7 @@ def train_teacher(
         reports = fit(trainer, Checkpoints(draft.work), on_epoch=lambda report: advance(1))
     network = trainer.load_best()
     save_model(draft.folder / MODEL_FOLDER, model, network)
-    draft.write_json("curves.json", reports)
+    draft.write_json("curves.json", [without_timing(report) for report in reports])
     _write_validation(draft, network, validation)
 
 

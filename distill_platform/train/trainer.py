@@ -234,5 +234,10 @@ class Trainer:
         return {name: value.detach().clone() for name, value in self.network.state_dict().items()}
 
 
+def without_timing(report: EpochReport) -> EpochReport:
+    """A report as it would be on any machine."""
+    return {name: value for name, value in report.items() if name != "seconds"}
+
+
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

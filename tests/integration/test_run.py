@@ -13,7 +13,7 @@ from sklearn.datasets import load_wine
 from distill_platform import load_spec, load_student, plan, run
 from distill_platform.artifact import Artifact, open_artifact
 from distill_platform.data.examples import open_test
-from distill_platform.errors import RegistryError, TeacherRefused
+from distill_platform.errors import InputError, RegistryError, TeacherRefused
 from distill_platform.models import load_student_folder
 from distill_platform.registry import log as promotions
 from distill_platform.runs import STEPS, list_runs, read_log, read_run
@@ -168,3 +168,38 @@ def test_the_next_student_is_judged_against_the_champion(done: RunResult, worksp
 def test_a_shared_workspace_needs_a_shared_registry(spec_path: Path) -> None:
     with pytest.raises(RegistryError, match="wanted one that every machine reaches"):
         plan(load_spec(spec_path), "s3://bucket/prefix")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("student.hidden=lots", "model 'mlp' with {'hidden': 'lots'}"),
+        ("sweep.space={student.hidden: {choice: [[8], [-1]]}}", r"model 'mlp' with {'hidden': \[-1\]}"),
+        ("teacher.model={name: cnn}", "cnn takes images"),
+        ("data.views={num: 2, augment: [{name: flip}]}", "flip"),
+    ],
+)
+def test_what_cannot_be_built_is_refused_before_the_teacher(
+    spec_path: Path, tmp_path: Path, override: str, message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        run(load_spec(spec_path, [override]), str(tmp_path))
+    assert not (tmp_path / "artifacts" / "teacher").exists()
+
+
+def test_a_term_that_does_nothing_is_named_in_the_report(spec_path: Path, tmp_path: Path) -> None:
+    terms = "objective={task: {weight: 1.0}, soft_targets: {weight: 0.00001, temperature: 2.0}}"
+    result = run(load_spec(spec_path, [terms, "sweep.trials=1", "sweep.space={}"]), str(tmp_path))
+    assert "soft_targets&#39; never reached 1% of the gradient" in Path(result.report).read_text()
+
+
+def test_a_model_of_the_users_own_is_a_student(
+    spec_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "our_models.py").write_text(
+        "from torch import nn\ndef linear(shape, classes):\n    return nn.Linear(shape[0], classes)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    spec = load_spec(spec_path, ["teacher.model={name: 'import:our_models:linear'}"])
+    assert run(spec, str(tmp_path / "workspace")).table[0]["num_parameters"] == 13 * 3 + 3
