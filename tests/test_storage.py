@@ -4,41 +4,21 @@ from __future__ import annotations
 
 import pickle
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 from botocore.exceptions import ClientError
-from moto.server import ThreadedMotoServer
 
 from distill_platform.errors import InputError, NotFound, StorageError
 from distill_platform.storage import LocalStorage, S3Storage, Storage, is_remote, open_file, open_storage
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[str]:
-    """A bucket on moto's server; gives its URI."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ENDPOINT_URL_S3", f"http://{host}:{port}")
-        patch.setenv("AWS_ACCESS_KEY_ID", "test")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        boto3.client("s3").create_bucket(Bucket="bucket")
-        yield "s3://bucket"
-    server.stop()
+from tests.services import BUCKET
 
 
 @pytest.fixture(params=["local", "s3"])
-def storage(request: pytest.FixtureRequest, tmp_path: Path, s3: str) -> Storage:
-    if request.param == "local":
-        return LocalStorage(tmp_path / "store")
-    return open_storage(f"{s3}/{request.node.name}")
+def storage(request: pytest.FixtureRequest, tmp_path: Path, s3_uri: str) -> Storage:
+    return LocalStorage(tmp_path / "store") if request.param == "local" else open_storage(s3_uri)
 
 
 def test_what_is_written_is_read(storage: Storage) -> None:
@@ -93,9 +73,9 @@ def test_create_of_the_bytes_that_are_there_is_no_loss(storage: Storage) -> None
     assert not storage.create("f", b"other")
 
 
-def test_a_retried_put_that_meets_its_own_object_has_won(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_retried_put_that_meets_its_own_object_has_won(s3_uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The answer to the first PUT is lost; the second is refused by what the first one stored."""
-    storage = S3Storage("bucket", "retried")
+    storage = S3Storage(BUCKET, "retried")
     real, lost = storage.client.put_object, []
 
     def put_and_lose_the_answer(**request: Any) -> Any:
@@ -110,8 +90,8 @@ def test_a_retried_put_that_meets_its_own_object_has_won(s3: str, monkeypatch: p
     assert lost
 
 
-def test_eight_503_in_a_row_are_survived(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    storage = S3Storage("bucket", "busy")
+def test_eight_503_in_a_row_are_survived(s3_uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    storage = S3Storage(BUCKET, "busy")
     storage.write("f", b"content")
     real, failures = storage.client.get_object, iter(range(8))
     monkeypatch.setattr("tenacity.nap.time.sleep", lambda seconds: None)
@@ -126,7 +106,7 @@ def test_eight_503_in_a_row_are_survived(s3: str, monkeypatch: pytest.MonkeyPatc
     assert storage.read("f") == b"content"
 
 
-def test_a_missing_bucket_is_said_and_not_retried(s3: str) -> None:
+def test_a_missing_bucket_is_said_and_not_retried(s3_uri: str) -> None:
     with pytest.raises(StorageError, match="the bucket 'nowhere' does not exist; make it, or correct the workspace"):
         open_storage("s3://nowhere/x").read("f")
 

@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from distill_platform.cache.targets import DenseTarget, Target
 from distill_platform.errors import CacheMismatch
 
 Columns = dict[str, np.ndarray[Any, Any]]
+
+STORED = {"float16": torch.float16, "float32": torch.float32}
 
 
 @dataclass(frozen=True)
@@ -28,15 +31,14 @@ class Codec:
 
 def encode_dense(logits_NC: np.ndarray[Any, Any], dtype: str) -> Columns:
     """Every logit as `dtype`. Raises CacheMismatch for logits that fp16 cannot hold (beyond 65,504)."""
-    with np.errstate(over="ignore"):  # what overflows is refused below
-        values = logits_NC.astype(dtype)
-    if not np.isfinite(values).all():
-        rows = np.flatnonzero(~np.isfinite(values).all(axis=-1))
+    values = torch.from_numpy(logits_NC).to(STORED[dtype])  # numpy's own fp16 cast and isfinite take ten times as long
+    if values.numel() and not torch.isfinite(torch.stack(torch.aminmax(values))).all():
+        rows = torch.nonzero(~torch.isfinite(values).all(-1)).flatten().tolist()
         raise CacheMismatch(
             f"{len(rows)} rows hold logits that {dtype} cannot (first: row {rows[0]}, largest magnitude "
             f"{np.abs(logits_NC).max():g}); set cache.dtype to float32, or look at the teacher if they are not finite"
         )
-    return {"logits": values}
+    return {"logits": values.numpy()}
 
 
 def decode_dense(columns: Mapping[str, Tensor]) -> DenseTarget:

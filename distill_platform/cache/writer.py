@@ -54,7 +54,7 @@ def write_shard(
     predict: Callable[[Tensor], Tensor],
     codec: str,
     dtype: str,
-    batch_size: int = 1024,
+    batch_size: int,
 ) -> None:
     """Write one shard. `predict` takes raw inputs `[B, *shape]` and gives raw logits `[B, C]`."""
     parts = [predict(inputs).float().cpu().numpy() for inputs in _inputs(shard, examples, views, batch_size)]

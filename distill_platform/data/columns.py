@@ -11,7 +11,8 @@ process maps that file: shuffled reads then cost what `index_select` on memory c
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -75,16 +76,17 @@ def map_columns(artifact: Artifact, shards: Sequence[str], names: Sequence[str])
     Raises Corrupt for bytes that are not those committed, FormatError for a layout of another version.
     """
     hashes = [artifact.sha256(shard) for shard in shards]
-    return {name: _map_column(artifact, shards, hashes, name) for name in names}
+    fetch = cache(artifact.fetch)  # each shard is fetched and hashed once, however many columns are decoded from it
+    return {name: _map_column(fetch, shards, hashes, name) for name in names}
 
 
-def _map_column(artifact: Artifact, shards: Sequence[str], hashes: list[str], name: str) -> Tensor:
+def _map_column(fetch: Callable[[str], Path], shards: Sequence[str], hashes: list[str], name: str) -> Tensor:
     def decode(folder: Path) -> None:
         folder.mkdir()
         rows, layout = 0, None
         with (folder / "values").open("wb") as raw:
             for shard in shards:
-                path = artifact.fetch(shard)
+                path = fetch(shard)
                 with _open(path) as file:
                     layout = _layout(file, path)[name]
                     for group in range(file.num_row_groups):

@@ -101,6 +101,8 @@ def augment(inputs: Tensor, keys: Tensor, view: Tensor, views: Views, spec: Inpu
     views.check(spec)
     augmented = inputs.clone()
     shown, changed = augmented.numpy(), view.numpy().nonzero()[0]
+    if not len(changed):
+        return augmented
     states = streams(keys.numpy()[changed], view.numpy()[changed], views.seed)
     size = max(1, VALUES_AT_ONCE // math.prod(spec.shape))
     for start in range(0, len(changed), size):
@@ -115,6 +117,8 @@ def view_of_epoch(keys: Tensor, epoch: int, views: Views) -> Tensor:
     Entry (epoch mod V) of a permutation of the V views that depends on the key: within V epochs an example shows every
     view once, in an order of its own.
     """
+    if views.num == 1:
+        return torch.zeros(len(keys), dtype=torch.int64)
     every_view = np.arange(views.num, dtype=np.int64)[None, :]
     order = np.argsort(streams(keys.numpy(), every_view, views.seed), axis=1, kind="stable")
     return torch.from_numpy(np.ascontiguousarray(order[:, epoch % views.num]))

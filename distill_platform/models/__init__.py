@@ -7,7 +7,14 @@ saved.py      the model folder at rest, and the Student that predicts from it
 """
 
 from distill_platform.models.builders import MODELS, build_body, model_source
-from distill_platform.models.network import Network, Output, Outputs, Preprocess, build_network
+from distill_platform.models.network import (
+    Network,
+    Output,
+    Outputs,
+    Preprocess,
+    build_network,
+    inference_batch_size,
+)
 from distill_platform.models.saved import SavedModel, Student, load_network, load_student_folder, save_model
 
 __all__ = [
@@ -20,6 +27,7 @@ __all__ = [
     "Student",
     "build_body",
     "build_network",
+    "inference_batch_size",
     "load_network",
     "load_student_folder",
     "model_source",

@@ -26,7 +26,7 @@ from distill_platform.data.schema import InputSpec
 from distill_platform.errors import Corrupt, FormatError, ModelError
 from distill_platform.fingerprint import sha256_bytes
 from distill_platform.models.builders import model_source
-from distill_platform.models.network import Network, Preprocess, build_network
+from distill_platform.models.network import Network, Preprocess, build_network, inference_batch_size
 
 MODEL_FORMAT = 1
 MODEL_FILE, WEIGHTS_FILE = "model.json", "weights.safetensors"
@@ -141,11 +141,12 @@ class Student:
         self.input = model.input
         self.class_names = model.class_names
 
-    def logits(self, inputs: Any, batch_size: int = 1024) -> np.ndarray[Any, Any]:
+    def logits(self, inputs: Any) -> np.ndarray[Any, Any]:
         """Raw inputs `[N, *shape]` -> logits `[N, C]` float32. Raises ModelError for another shape or range."""
         raw = self._checked(inputs)
         with torch.inference_mode():
-            parts = [self.network(part)["logits"].values.float() for part in raw.split(batch_size)]
+            batches = raw.split(inference_batch_size(torch.device("cpu")))
+            parts = [self.network(batch)["logits"].values.float() for batch in batches]
         return torch.cat(parts).numpy() if parts else np.empty((0, len(self.class_names)), np.float32)
 
     def probabilities(self, inputs: Any) -> np.ndarray[Any, Any]:

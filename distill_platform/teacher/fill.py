@@ -21,7 +21,7 @@ from distill_platform.cache.writer import ShardRange, plan_shards, write_shard
 from distill_platform.cluster import over_workers
 from distill_platform.data.examples import open_schema, open_split
 from distill_platform.data.views import Views
-from distill_platform.models import load_network
+from distill_platform.models import inference_batch_size, load_network
 from distill_platform.progress import track
 from distill_platform.storage import Storage
 from distill_platform.teacher.train import MODEL_FOLDER
@@ -61,7 +61,10 @@ class FillJob:
         def make(shard: ShardRange) -> tuple[ShardRange, dict[str, Any]]:
             with tempfile.TemporaryDirectory(prefix="distill-shard-") as folder:
                 path = Path(folder) / "shard.parquet"
-                write_shard(path, shard, examples[shard.split], self.views, predict, self.codec, self.dtype)
+                write_shard(
+                    *(path, shard, examples[shard.split], self.views, predict, self.codec, self.dtype),
+                    batch_size=inference_batch_size(device),
+                )
                 entry = put_file(self.cache, shard.name, path)
             if not self.markers.create(self.marker(shard), json.dumps(entry, sort_keys=True).encode()):
                 entry = json.loads(self.markers.read(self.marker(shard)))

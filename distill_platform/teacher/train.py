@@ -14,7 +14,14 @@ from distill_platform.data.loader import Loader
 from distill_platform.data.schema import Schema
 from distill_platform.data.views import Views
 from distill_platform.errors import ModelError
-from distill_platform.models import Network, Preprocess, SavedModel, load_network, save_model
+from distill_platform.models import (
+    Network,
+    Preprocess,
+    SavedModel,
+    inference_batch_size,
+    load_network,
+    save_model,
+)
 from distill_platform.objective import Objective, without_teacher
 from distill_platform.progress import track
 from distill_platform.tasks import TASKS
@@ -76,7 +83,10 @@ def _check_fits(folder: Path, model: SavedModel, schema: Schema) -> None:
 
 def _write_validation(draft: Draft, network: Network, validation: Examples) -> None:
     with torch.inference_mode():
-        parts = [network(part)["logits"].values for part in validation.inputs.split(1024)]
+        parts = [
+            network(part)["logits"].values
+            for part in validation.inputs.split(inference_batch_size(torch.device("cpu")))
+        ]
     num_correct = int((torch.cat(parts).argmax(-1) == validation.labels).sum())
     draft.write_json("validation.json", {"num_correct": num_correct, "num_examples": len(validation)})
     draft.metrics["val_accuracy"] = num_correct / len(validation)

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
-import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
 from distill_platform.data.schema import InputSpec
 from distill_platform.models import Preprocess, SavedModel, save_model
@@ -33,18 +29,3 @@ def _save(folder: Path, form: InputSpec, preprocess: Preprocess, class_names: tu
     saved = SavedModel("mlp", {"hidden": [8]}, form, class_names, preprocess)
     save_model(folder, saved, saved.build(seed=3))
     return folder
-
-
-@pytest.fixture
-def s3_uri(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The URI of an empty prefix on a real S3 endpoint."""
-    server = ThreadedMotoServer(port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    boto3.client("s3").create_bucket(Bucket="team")
-    yield f"s3://team/{uuid.uuid4().hex}"  # all servers of a process share their objects
-    server.stop()

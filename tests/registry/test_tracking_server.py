@@ -3,15 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
-from urllib.error import URLError
 
 import numpy as np
 import pytest
@@ -24,38 +16,6 @@ from distill_platform.registry.mlflow_registry import open_registry
 from distill_platform.storage import open_storage
 
 A, B = "a" * 64, "b" * 64
-
-
-@pytest.fixture
-def tracking_uri(tmp_path: Path, s3_uri: str) -> Iterator[str]:
-    """A real MLflow server that keeps its records in sqlite and lets clients put files on S3 themselves."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", f"sqlite:///{tmp_path}/mlflow.db"]
-    command += ["--default-artifact-root", f"{s3_uri}/mlflow", "--no-serve-artifacts"]
-    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-    with (tmp_path / "server.log").open("wb") as output:
-        server = subprocess.Popen(command, env=environment, stdout=output, stderr=output, start_new_session=True)
-        try:
-            _wait_until_up(f"http://127.0.0.1:{port}/health", server, tmp_path / "server.log")
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            os.killpg(server.pid, 15)
-            server.wait(timeout=30)
-
-
-def _wait_until_up(url: str, server: subprocess.Popen[bytes], output: Path) -> None:
-    deadline = time.monotonic() + 120
-    while True:
-        try:
-            urllib.request.urlopen(url, timeout=5).close()
-            return
-        except (URLError, ConnectionError):
-            assert server.poll() is None, output.read_text()
-            assert time.monotonic() < deadline, output.read_text()
-            time.sleep(0.3)
 
 
 def test_a_team_registers_promotes_and_loads_over_a_server_and_s3(

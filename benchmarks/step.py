@@ -1,0 +1,110 @@
+"""A training step with the cache, without a teacher, and with a live one."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from cache import make_cache, make_data
+from timing import Seconds, interleaved, timed
+from torch import Tensor
+
+from distill_platform.cache import CachedTargets, DenseTarget, open_targets
+from distill_platform.data.examples import Examples, open_split
+from distill_platform.data.loader import Loader
+from distill_platform.data.views import Views
+from distill_platform.models import Network, Preprocess, build_network
+from distill_platform.objective import Objective, without_teacher
+from distill_platform.storage import Storage
+from distill_platform.tasks import TASKS
+from distill_platform.train import Trainer, TrainSettings
+
+NUM_CLASSES, BATCH_SIZE = 10, 128
+STUDENTS: dict[str, tuple[str, dict[str, list[int]]]] = {
+    "mlp 784-64-10": ("mlp", {"hidden": [64]}),
+    "cnn 8-16": ("cnn", {"channels": [8, 16]}),
+}
+TEACHER = ("cnn", {"channels": [32, 64, 128]})
+TERMS = {"task": {"weight": 0.5}, "soft_targets": {"weight": 0.5, "temperature": 4.0}}
+VIEWS = Views.of(1, 0, [])
+
+
+@dataclass(frozen=True)
+class LiveTargets:
+    """Stands where a Trainer takes cached targets, and runs the teacher instead."""
+
+    teacher: Network
+    examples: Examples
+
+    def __call__(self, index: Tensor, view: Tensor) -> DenseTarget:
+        with torch.no_grad():
+            return DenseTarget(self.teacher(self.examples.inputs.index_select(0, index))["logits"].values)
+
+
+def measure_steps(workspace: Storage, num_steps: int, repeats: int) -> tuple[Seconds, dict[str, Seconds]]:
+    """Filling the cache for an epoch of `num_steps`; and by student, one step of each arm."""
+    data = make_data(workspace, num_steps * BATCH_SIZE, side=28, num_classes=NUM_CLASSES)
+    examples = {split: open_split(data, split) for split in ("train", "val")}
+    teacher = _network(*TEACHER, examples["train"]).eval()
+
+    @torch.inference_mode()
+    def predict(inputs: Tensor) -> Tensor:
+        logits: Tensor = teacher(inputs)["logits"].values
+        return logits
+
+    numbers = itertools.count()
+    fill = {"platform": timed(lambda: make_cache(workspace, data, VIEWS, predict, name=f"fill {next(numbers)}"))}
+    filling = interleaved(fill, min(5, repeats))
+    cache = make_cache(workspace, data, VIEWS, predict)
+    targets: dict[str, Any] = {
+        "without": None,
+        "cached": {split: open_targets(cache, data, split, examples[split]) for split in examples},
+        "live": {split: LiveTargets(teacher, examples[split]) for split in examples},
+    }
+    steps = {}
+    for student in STUDENTS:
+        trainers = {arm: _trainer(student, examples, given, repeats + 1) for arm, given in targets.items()}
+        steps[student] = interleaved(
+            {arm: functools.partial(step_seconds, one) for arm, one in trainers.items()}, repeats
+        )
+    return filling, steps
+
+
+def step_seconds(trainer: Trainer) -> float:
+    """Mean CPU-seconds of a step over one epoch, from the end of its first to the end of its last."""
+    ends: list[float] = []
+    trainer.run_epoch(after_step=lambda: ends.append(time.process_time()))
+    return (ends[-1] - ends[0]) / (len(ends) - 1)
+
+
+def _network(name: str, args: Mapping[str, Any], examples: Examples) -> Network:
+    schema = examples.schema
+    return build_network(name, args, schema.input, len(schema.class_names), Preprocess.of(schema), seed=0)
+
+
+def _trainer(
+    student: str, examples: Mapping[str, Examples], targets: Mapping[str, CachedTargets] | None, epochs: int
+) -> Trainer:
+    settings = TrainSettings(
+        epochs=epochs,
+        batch_size=BATCH_SIZE,
+        optimizer="adamw",
+        lr=1e-3,
+        weight_decay=1e-4,
+        momentum=0.9,
+        schedule="cosine",
+        warmup_fraction=0.1,
+        clip_norm=1.0,
+        patience_epochs=None,
+        precision="float32",
+        seed=0,
+    )
+    objective = Objective.of(TASKS["classification"], without_teacher(TERMS) if targets is None else TERMS)
+    loader = Loader(examples["train"], VIEWS, BATCH_SIZE, seed=0)
+    network = _network(*STUDENTS[student], examples["train"])
+    return Trainer(network, objective, loader, examples["val"], settings, targets)
