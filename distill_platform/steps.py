@@ -152,7 +152,8 @@ def evaluate(
     workspace: Workspace,
 ) -> Artifact:
     """All models on the test split, which no step before this one has opened."""
-    from distill_platform.evaluate.evaluation import Evaluation
+    from distill_platform.data.examples import open_test
+    from distill_platform.evaluate.score import Timing, score_models
 
     champion = _champion(spec, shipped, workspace)
     inputs: dict[str, Artifact | str] = {
@@ -163,6 +164,9 @@ def evaluate(
         "champion": champion.digest if champion else "none",
     }
 
+    settings = spec.evaluate
+    timing = Timing(settings.latency_batch_size, settings.threads, settings.latency_warmup, settings.latency_runs)
+
     def body(draft: Draft) -> None:
         with tempfile.TemporaryDirectory(prefix="distill-champion-") as temporary:
             folders = {name: inputs[name].fetch_folder(STUDENT) for name in ("teacher", "baseline", "student")}  # type: ignore[union-attr]
@@ -170,7 +174,7 @@ def evaluate(
             if champion is not None:
                 folders["champion"] = _fetch_version(spec, champion.digest, Path(temporary) / "version", workspace)
                 digests["champion"] = champion.digest
-            evaluation: Evaluation = _score(spec, data, folders, digests)
+            evaluation = score_models(*open_test(data), data.digest, folders, digests, timing)
         evaluation.save(draft.folder)
         draft.metrics.update({name: figures["accuracy"]["value"] for name, figures in evaluation.summary.items()})
 
@@ -312,43 +316,6 @@ def _space(spec: Spec) -> dict[str, Mapping[str, Any]]:
 def _is_of_teacher(path: str) -> bool:
     """Whether a searched path means nothing without a teacher: distillation terms, and the task term's weight."""
     return path.startswith("objective.") and (not path.startswith("objective.task.") or path == "objective.task.weight")
-
-
-def _score(spec: Spec, data: Artifact, folders: Mapping[str, Path], digests: Mapping[str, str]) -> Any:
-    """Every model's logits on the test split, and what it costs to run."""
-    import torch
-
-    from distill_platform.data.examples import open_test
-    from distill_platform.evaluate.evaluation import Evaluation, ModelResult
-    from distill_platform.evaluate.latency import describe_hardware, limited_threads, measure_latency
-    from distill_platform.models import load_student_folder
-
-    test, ids = open_test(data)
-    settings = spec.evaluate
-    sample = test.inputs[: settings.latency_batch_size].clone()
-    models = {}
-    for name, folder in folders.items():
-        student = load_student_folder(folder)
-        logits = student.logits(test.inputs.numpy())
-        with limited_threads(settings.threads), torch.inference_mode():
-            latency = measure_latency(
-                lambda network=student.network: network(sample),  # type: ignore[misc]
-                warmup=settings.latency_warmup,
-                runs=settings.latency_runs,
-            )
-        size_bytes = sum(path.stat().st_size for path in folder.iterdir())
-        num_parameters = student.network.num_parameters
-        models[name] = ModelResult(name, digests[name], logits, num_parameters, size_bytes, tuple(latency))
-    return Evaluation(
-        ids=ids,
-        labels=test.labels.numpy(),
-        class_names=test.schema.class_names,
-        data_digest=data.digest,
-        threads=settings.threads,
-        batch_size=settings.latency_batch_size,
-        hardware=describe_hardware(),
-        models=models,
-    )
 
 
 def _champion(spec: Spec, shipped: Artifact, workspace: Workspace) -> Any:
