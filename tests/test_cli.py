@@ -315,10 +315,11 @@ def test_a_gate_that_is_not_reached_ends_with_3_and_promotes_nothing(finished, s
     assert "step sweep: reused" in done.stderr
 
 
-def test_ctrl_c_stops_in_order_and_ends_with_130(finished, session_scratch):
+@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_stops_in_order_and_ends_with_130(finished, session_scratch, by):
     folder, _ = finished
     environment = {**os.environ, "DISTILL_SCRATCH": str(session_scratch), "OMP_NUM_THREADS": "1"}
-    command = [*DISTILL, "run", "spec.yaml", "--workspace", "./cut", "--set", "teacher.train.epochs=100000"]
+    command = [*DISTILL, "run", "spec.yaml", "--workspace", f"./cut-{by}", "--set", "teacher.train.epochs=100000"]
     process = subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True)
     log = ""
     try:
@@ -328,12 +329,12 @@ def test_ctrl_c_stops_in_order_and_ends_with_130(finished, session_scratch):
             assert line, log
             log += line
         time.sleep(1)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(by)
         _, rest = process.communicate(timeout=60)
     finally:
         process.kill()
     assert process.returncode == 130, log + rest
     assert "distill: interrupted; the same command continues where this one was" in rest
     assert "Traceback" not in rest
-    (end,) = (folder / "cut").glob("runs/*/end.json")
+    (end,) = (folder / f"cut-{by}").glob("runs/*/end.json")
     assert json.loads(end.read_text())["status"] == "stopped"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -185,6 +186,7 @@ def _run(spec: Spec, workspace: str, ray: str | None, tracking_uri: str | None, 
     """Run a spec with progress on stderr, show what it came to, and end with the verdict's exit code."""
     from distill_platform import spine
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a pod that is deleted ends in order, as by Ctrl-C
     with console.shown_progress(debug):
         result = spine.run(spec, workspace, ray_address=ray, tracking_uri=tracking_uri)
     document = result.to_json()
