@@ -39,8 +39,12 @@ def prepare(spec: Spec, workspace: Workspace) -> Artifact:
         schema = prepare_examples(draft.folder, **options, workers=lambda: _connect(workspace))
         draft.facts["counts"] = {split: sum(counts.values()) for split, counts in schema.counts.items()}
         draft.facts["schema"] = schema.to_json()
+        draft.facts["source"] = spec.data.source
 
-    config = {**options, "split": dict(options["split"])}
+    # a source counts by its content, wherever it lies
+    config = {name: value for name, value in options.items() if name != "source"}
+    if spec.data.split.by == "sources":
+        config["split"] = {name: value for name, value in options["split"].items() if name != "test"}
     return workspace.produce("prepare", 1, config, {"source": source_fingerprint(**options)}, body)
 
 

@@ -15,7 +15,7 @@ import json
 import math
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -101,14 +101,15 @@ def source_fingerprint(
     split: Mapping[str, Any],
     seed: int,
 ) -> str:
-    """sha256 over all that `prepare_examples` would depend on: the bytes of the sources, and the options.
+    """sha256 over all that `prepare_examples` would depend on: the bytes of the sources wherever they lie, the options.
 
     Files are read in pieces. Raises DataError if a source is not there.
     """
     plan = parse_split(split)
     contents = [content_digest(one) for one in (source, plan.test_source) if one is not None]
     size = list(image_size) if image_size is not None else None
-    return fingerprint([contents, label, id, group, input, size, channels, dict(split), seed])
+    how = {**asdict(plan), "test_source": None}
+    return fingerprint([contents, label, id, group, input, size, channels, how, seed])
 
 
 def describe_source(

@@ -60,6 +60,7 @@ def made(workspace: Path, step: str) -> Artifact:
     return found
 
 
+@pytest.mark.slow
 def test_killed_after_every_step_a_run_ends_as_an_undisturbed_one(
     undisturbed: RunResult, spec_path: Path, tmp_path: Path
 ) -> None:

@@ -203,3 +203,15 @@ def test_a_model_of_the_users_own_is_a_student(
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     spec = load_spec(spec_path, ["teacher.model={name: 'import:our_models:linear'}"])
     assert run(spec, str(tmp_path / "workspace")).table[0]["num_parameters"] == 13 * 3 + 3
+
+
+def test_a_source_counts_by_its_content_wherever_it_lies(tmp_path: Path, spec_path: Path) -> None:
+    frame = load_wine(as_frame=True).frame
+    for folder in ("here", "there"):
+        (tmp_path / folder).mkdir()
+        frame.to_parquet(tmp_path / folder / "wine.parquet")
+    keys = []
+    for folder in ("here", "there"):
+        source = [f"data.source={tmp_path}/{folder}/wine.parquet", "data.label=target"]
+        keys.append(plan(load_spec(spec_path, source), str(tmp_path / "workspace"))["steps"][0]["key"])
+    assert keys[0] == keys[1]
