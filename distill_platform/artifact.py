@@ -194,6 +194,7 @@ def open_artifact(workspace: Storage, step: str, key: str, digest: str | None = 
             f"{where} has format {record.get('format')!r}, this release reads {RECORD_FORMAT}; "
             "use the release that wrote it"
         )
+    _verify(where, fingerprint({name: value for name, value in record.items() if name != "seal"}), record["seal"])
     _verify(where, payload_digest(record["files"]), record["digest"])
     if digest is not None and digest != record["digest"]:
         raise Corrupt(f"{where} holds digest {record['digest'][:12]}, wanted {digest[:12]}; it was made again since")
@@ -279,7 +280,8 @@ def _make(
         "committed_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": round(time.perf_counter() - started, 3),
     }
-    folder.create(RECORD, json.dumps(record, indent=1, sort_keys=True, allow_nan=False).encode())
+    sealed = {**record, "seal": fingerprint(record)}
+    folder.create(RECORD, json.dumps(sealed, indent=1, sort_keys=True, allow_nan=False).encode())
     artifact = open_artifact(workspace, step, key)
     assert artifact is not None
     for name in work.list():

@@ -28,7 +28,7 @@ from datetime import UTC, datetime
 from typing import Any, cast
 
 from distill_platform.artifact import Artifact
-from distill_platform.errors import DistillError, InputError, NotFound, Stopped, StorageError
+from distill_platform.errors import Corrupt, DistillError, InputError, NotFound, Stopped, StorageError
 from distill_platform.storage import Storage
 
 STEPS = (
@@ -186,6 +186,17 @@ def read_run(workspace: Storage, run_id: str | None = None) -> RunStatus:
     return RunStatus(run_id, status, start.get("spec", {}), steps, end, start.get("at", ""))
 
 
+def read_runs(workspace: Storage, newest: int = 20) -> list[RunStatus]:
+    """The newest runs, oldest first. One whose files are damaged has the status "unreadable"."""
+    found = []
+    for run_id in list_runs(workspace)[-newest:]:
+        try:
+            found.append(read_run(workspace, run_id))
+        except Corrupt as error:
+            found.append(RunStatus(run_id, "unreadable", {}, {}, {"error": str(error)}, ""))
+    return found
+
+
 def request_stop(workspace: Storage, run_id: str | None = None) -> str:
     """Ask a run to stop after what it is doing this second; gives its id. Raises InputError if it is not running."""
     run = read_run(workspace, run_id)
@@ -220,9 +231,14 @@ def _may_be_alive(start: dict[str, Any]) -> bool:
 
 def _read(storage: Storage, name: str) -> dict[str, Any] | None:
     try:
-        return cast("dict[str, Any]", json.loads(storage.read(name)))
+        found = json.loads(storage.read(name))
     except NotFound:
         return None
+    except ValueError as error:
+        raise Corrupt(
+            f"{storage.uri}/{name} is not JSON ({error}); delete the run's folder: it is a record only"
+        ) from error
+    return cast("dict[str, Any]", found)
 
 
 def _json(value: Any) -> bytes:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import getpass
 import json
+import socket
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -51,25 +52,28 @@ def prepare(spec: Spec, workspace: Workspace) -> Artifact:
 def check_fits(spec: Spec, data: Artifact) -> None:
     """Raises ModelError or DataError if the spec's models or views do not fit these examples, before anything is spent.
 
-    Each architecture that the spec names or lets the sweep choose is built without memory (on the meta device).
+    Each architecture that the spec names or lets the sweep choose is built and called without memory or arithmetic.
     """
-    import torch
-
     from distill_platform.data.examples import open_schema
-    from distill_platform.models import build_body
+    from distill_platform.models.builders import check_body
     from distill_platform.models.network import body_shape
 
     schema = open_schema(data)
     _views(spec).check(schema.input)
     student = spec.student.model_dump()
-    models = [student, *([spec.teacher.model.model_dump()] if spec.teacher.model else [])]
+    models = {"student": student}
+    if spec.teacher.model is not None:
+        models["teacher.model"] = spec.teacher.model.model_dump()
     for path, found in spec.sweep.space.items():
         if path.startswith("student."):
-            models += [{**student, path.removeprefix("student."): value} for value in found.values]
-    with torch.device("meta"):
-        for model in models:
-            args = {name: value for name, value in model.items() if name != "name"}
-            build_body(model["name"], args, body_shape(schema.input), len(schema.class_names))
+            field = path.removeprefix("student.")
+            models |= {f"sweep.space, {path} = {value}": {**student, field: value} for value in found.values}
+    for where, model in models.items():
+        args = {name: value for name, value in model.items() if name != "name"}
+        try:
+            check_body(model["name"], args, body_shape(schema.input), len(schema.class_names))
+        except ModelError as error:
+            raise ModelError(f"{where}: {error}") from error
 
 
 def teacher(spec: Spec, data: Artifact, workspace: Workspace) -> Artifact:
@@ -249,7 +253,7 @@ def promote(spec: Spec, shipped: Artifact, verdict: Artifact, registered: Artifa
             version=version,
             digest=shipped.digest,
             verdict=verdict.read_json("verdict.json"),
-            by=getpass.getuser(),
+            by=f"{getpass.getuser()}@{socket.gethostname()}",
             reason=f"gate {verdict.digest[:12]} passed",
         )
         outcome |= {"status": "champion", "entry": entry.number, "reason": ""}

@@ -77,7 +77,7 @@ def open_storage(uri: str) -> Storage:
     if parts.scheme == "file":
         return LocalStorage(Path(parts.path))
     if len(parts.scheme) > 1:  # one letter is a Windows drive
-        raise InputError(f"{uri} has the scheme {parts.scheme!r}; known are a local path, file:// and s3://")
+        raise InputError(f"a place has the scheme {parts.scheme!r}; known are a local path, file:// and s3://")
     return LocalStorage(Path(uri).expanduser())
 
 
@@ -128,7 +128,7 @@ class LocalStorage:
             try:
                 os.link(temporary, self.path(name))
             except FileExistsError:
-                return self.path(name).read_bytes() == data
+                return self._holds(name, data)
         return True
 
     def upload(self, local_path: Path, name: str) -> None:
@@ -150,6 +150,12 @@ class LocalStorage:
 
     def child(self, prefix: str) -> LocalStorage:
         return LocalStorage(self.root / _checked(prefix))
+
+    def _holds(self, name: str, data: bytes) -> bool:
+        try:
+            return self.read(name) == data
+        except NotFound:  # another's object, gone since
+            return False
 
     @contextmanager
     def _temporary(self, name: str) -> Iterator[Path]:
@@ -228,7 +234,7 @@ class S3Storage:
                 raise
             return True
 
-        return bool(self._call(name, put)) or self.read(name) == data
+        return bool(self._call(name, put)) or self._holds(name, data)
 
     def upload(self, local_path: Path, name: str) -> None:
         self._call(name, lambda: self.client.upload_file(str(local_path), self.bucket, self.key(name)))
@@ -247,6 +253,12 @@ class S3Storage:
 
     def child(self, prefix: str) -> S3Storage:
         return S3Storage(self.bucket, self.key(prefix))
+
+    def _holds(self, name: str, data: bytes) -> bool:
+        try:
+            return self.read(name) == data
+        except NotFound:  # another's object, gone since
+            return False
 
     def _call(self, name: str, call: Any) -> Any:
         """One whole call, retried while the fault may pass, its final fault said in the platform's terms."""

@@ -142,6 +142,7 @@ def test_a_damaged_or_newer_record_is_refused(workspace: LocalStorage) -> None:
     good = json.loads(record.read_text())
     for changed, error, message in (
         ({**good, "digest": "0" * 64}, Corrupt, "the bytes changed"),
+        ({**good, "facts": {"std": 9.0}}, Corrupt, "record.json: sha256 is .*the bytes changed"),
         ({**good, "format": 99}, FormatError, "has format 99, this release reads 1"),
     ):
         record.write_text(json.dumps(changed))

@@ -103,6 +103,8 @@ def _artifact_of(workspace: str, run_id: str | None, step: str) -> Artifact:
     entry: dict[str, Any] = run.steps.get(step, {})
     artifact = open_artifact(storage, step, entry["key"], entry["digest"]) if "key" in entry else None
     if artifact is None:
+        if step in run.steps:
+            raise InputError(f"the {step} artifact of run {run.id} is gone; run its spec again to make it")
         raise InputError(f"run {run.id} ({run.status}) has no {step} yet; it has: {', '.join(run.steps) or 'nothing'}")
     return artifact
 

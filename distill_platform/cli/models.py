@@ -43,6 +43,8 @@ def list_models(
     if as_json:
         console.print_json([_plain(version) for version in versions])
         return
+    for name in names:
+        _say_if_out_of_step(storage, registry, name)
     rows = [(each.model, each.number, ", ".join(each.aliases) or None, each.digest[:12]) for each in versions]
     console.print_table("", ("model", "version", "aliases", "digest"), rows)
 
@@ -57,9 +59,10 @@ def show(
     debug: Debug = False,
 ) -> None:
     """One version: where it lies, what it was made from, and the verdict that let it through."""
-    _, registry = _open(workspace, tracking_uri)
+    storage, registry = _open(workspace, tracking_uri)
     found = registry.get(model, version)
     document = {**_plain(found), "verdict": _verdict(registry, found)}
+    _say_if_out_of_step(storage, registry, model)
     if as_json:
         console.print_json(document)
         return
@@ -202,3 +205,19 @@ def _say(document: dict[str, Any], message: str, as_json: bool) -> None:
         console.print_json(document)
     else:
         typer.echo(message)
+
+
+def _say_if_out_of_step(storage: Storage, registry: ModelRegistry, model: str) -> None:
+    """A note on stderr where MLflow's alias is not what the promotion log says; the log decides."""
+    from distill_platform.registry import log
+
+    entry = log.champion(storage, model)
+    decided = entry.digest if entry else None
+    shown = next((each.digest for each in registry.versions(model) if "champion" in each.aliases), None)
+    if decided != shown:
+        said, aliased = (digest[:12] if digest else "none" for digest in (decided, shown))
+        typer.echo(
+            f"note: the promotion log's champion of {model} is {said}, MLflow's alias says {aliased}; the log decides: "
+            f"`distill models sync {model}`",
+            err=True,
+        )

@@ -94,7 +94,7 @@ def status(run_id: RunId = None, workspace: Workspace = "./runs", as_json: Json 
     if run_id is not None:
         _show_run(_as_json(runs.read_run(storage, run_id)), as_json)
         return
-    found = [_as_json(runs.read_run(storage, known)) for known in runs.list_runs(storage)[-20:]]
+    found = [_as_json(run) for run in runs.read_runs(storage)]
     if as_json:
         console.print_json(found)
         return
@@ -228,6 +228,9 @@ def _show_result(document: dict[str, Any]) -> None:
     }
     if model := document["model"]:
         facts["model"] = f"{model['name']} version {model['version']} ({', '.join(model['aliases']) or 'no alias'})"
+    rows = document["metrics"]
+    if rows["student"]["accuracy"] < rows["baseline"]["accuracy"]:
+        facts["note"] = "the student is below the one trained without a teacher: distillation did not help here"
     if (promotion := document["promotion"]) and promotion["status"] == "withheld":
         facts["not promoted"] = promotion["reason"]
     console.print_facts({**facts, "report": document["report"]})

@@ -15,7 +15,8 @@ QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
 
 
 def connect(address: str | None = None) -> None:
-    """Make sure that Ray runs. Without an address a local session is started, without dashboard, bound to loopback.
+    """Make sure that Ray runs. Without an address a local session is started, without dashboard, bound to loopback; its
+    workers find modules of the current folder, as `import:` models need.
 
     Raises InputError if nothing answers at `address`.
     """
@@ -24,6 +25,7 @@ def connect(address: str | None = None) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if address is None:
         _stay_on_loopback()
+        os.environ["PYTHONPATH"] = os.pathsep.join([os.getcwd(), *filter(None, [os.environ.get("PYTHONPATH")])])
         ray.init(address="local", include_dashboard=False, _node_ip_address=LOOPBACK, **QUIET)
         return
     try:

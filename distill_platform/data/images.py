@@ -8,7 +8,7 @@ from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from distill_platform.data.blocks import Block, ReadOptions, Source, rows_per_block
 from distill_platform.data.files import StoredFile, find_files
@@ -48,7 +48,7 @@ def image_spec(source: str, options: ReadOptions, first: Callable[[], bytes], wh
                 channels = channels or (1 if image.mode in ("1", "L", "I", "I;16", "F") else 3)
         except _UNREADABLE as error:
             raise DataError(
-                f"{source}: the first image, {where}, cannot be read ({error}); "
+                f"{source}: the first image, {where}, cannot be read ({_why(error)}); "
                 "remove it, or set data.image_size and data.channels to see all faulty images"
             ) from error
     return InputSpec("image", (*size, channels), "uint8", 0.0, 255.0)
@@ -65,7 +65,7 @@ def decode_images(
         try:
             image = _decode(data, spec, resize)
         except _UNREADABLE as error:
-            faults.append(("unreadable image", f"{where[number]} ({error})"))
+            faults.append(("unreadable image", f"{where[number]} ({_why(error)})"))
             continue
         if image.shape == spec.shape:
             images.append(image)
@@ -102,3 +102,8 @@ def _read_files(spec: InputSpec, resize: bool, piece: tuple[StoredFile, ...]) ->
         images, kept, faults = decode_images([file.read() for file in files], names, spec, resize)
         labels = [names[number].split("/")[0] for number in kept]
         yield Block(images, labels, [names[number] for number in kept], faults=faults)
+
+
+def _why(error: Exception) -> str:
+    """What Pillow has against a file, in words: its own message names an object in memory."""
+    return "no image in a format that Pillow knows" if isinstance(error, UnidentifiedImageError) else str(error)

@@ -107,7 +107,9 @@ def _sklearn(source: str) -> Any:
     name = source.removeprefix("sklearn:")
     if name not in _SKLEARN:
         close = difflib.get_close_matches(name, _SKLEARN, n=1)
-        raise DataError(f"{source} is not known; {f'did you mean {close[0]}? ' if close else ''}Known: {_SKLEARN}")
+        raise DataError(
+            f"{source} is not known; {f'did you mean {close[0]}? ' if close else ''}Known: {', '.join(_SKLEARN)}"
+        )
     return getattr(sklearn.datasets, f"load_{name}")()
 
 

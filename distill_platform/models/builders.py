@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from distill_platform.errors import ModelError
@@ -87,3 +88,18 @@ def build_body(name: str, args: Mapping[str, Any], input_shape: tuple[int, ...],
     if not isinstance(body, nn.Module):
         raise ModelError(f"model {name!r} gave a {type(body).__name__}, wanted a torch.nn.Module")
     return body
+
+
+def check_body(name: str, args: Mapping[str, Any], input_shape: tuple[int, ...], num_classes: int) -> None:
+    """Build a body and call it on the meta device, where nothing is computed. Raises ModelError if either fails, or if
+    its logits are not `[B, C]`.
+    """
+    with torch.device("meta"):
+        body = build_body(name, args, input_shape, num_classes).eval()
+        try:
+            outputs = body(torch.zeros(2, *input_shape))
+        except (RuntimeError, TypeError, ValueError) as error:
+            raise ModelError(f"model {name!r} cannot take inputs {list(input_shape)}: {error}") from error
+    logits = outputs["logits"] if isinstance(outputs, dict) else outputs
+    if list(logits.shape) != [2, num_classes]:
+        raise ModelError(f"model {name!r} gives logits {list(logits.shape)} for 2 inputs, wanted [2, {num_classes}]")

@@ -25,10 +25,15 @@ class Loss:
     settings: dict[str, float]
 
 
-def _soft_targets(output: Output, target: Target, temperature: float) -> Tensor:
-    return losses.soft_targets(output.values, cast(DenseTarget, target).logits, temperature, output.mask)
+def _on_logits(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """A function of (student logits, teacher logits, mask=…, **settings) as the function of a Loss."""
+
+    def loss(output: Output, target: Target, **settings: float) -> Tensor:
+        return function(output.values, cast(DenseTarget, target).logits, mask=output.mask, **settings)
+
+    return loss
 
 
 LOSSES: dict[str, Loss] = {
-    "soft_targets": Loss(_soft_targets, accepts=(DenseTarget,), settings={"temperature": 4.0}),
+    "soft_targets": Loss(_on_logits(losses.soft_targets), accepts=(DenseTarget,), settings={"temperature": 4.0}),
 }

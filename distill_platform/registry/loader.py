@@ -16,6 +16,7 @@ import pandas as pd
 
 from distill_platform.errors import ModelError, NotFound, RegistryError
 from distill_platform.models import Student, load_student_folder
+from distill_platform.registry import log
 from distill_platform.registry.folder import (
     LOGITS,
     MANIFEST,
@@ -26,14 +27,15 @@ from distill_platform.registry.folder import (
     probability_column,
     verify_folder,
 )
-from distill_platform.registry.mlflow_registry import open_registry
+from distill_platform.registry.mlflow_registry import CHAMPION, open_registry
 from distill_platform.storage import open_storage
 
 
 def load_student(uri: str, digest: str | None = None, *, workspace: str = "./runs") -> Student:
     """The student of `models:/name@alias`, of `models:/name/3`, or of a version's folder, local or on S3.
 
-    A `models:` URI is looked up in $MLFLOW_TRACKING_URI, or in the registry of the local `workspace`. Every file is
+    The champion is the one of the workspace's promotion log; without a log there, of MLflow's alias. A `models:` URI
+    is looked up in $MLFLOW_TRACKING_URI, or in the registry of the local `workspace`. Every file is
     verified by the version's manifest, and the version by `digest` if one is given.
 
     Raises RegistryError for a version that is not there or has another digest, and Corrupt for changed bytes.
@@ -42,7 +44,10 @@ def load_student(uri: str, digest: str | None = None, *, workspace: str = "./run
         folder = Path(temporary) / "version"
         if uri.startswith("models:"):
             registry = open_registry(workspace)
-            registry.download(registry.get(*_parse_models_uri(uri)), folder)
+            model, ref = _parse_models_uri(uri)
+            if ref == CHAMPION and (entry := log.champion(open_storage(workspace), model)) is not None:
+                ref = entry.digest  # the log decides; MLflow's alias may lag behind it
+            registry.download(registry.get(model, ref), folder)
         else:
             _fetch_folder(uri, folder)
         verify_folder(folder, uri, digest=digest)

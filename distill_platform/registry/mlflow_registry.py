@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -29,6 +30,7 @@ from distill_platform.registry.folder import import_mlflow, verify_folder, write
 from distill_platform.storage import Storage, is_remote, open_storage
 
 FOLDER = "model"
+ARTIFACTS = "/mlflow/artifacts/"
 CHAMPION, CHALLENGER = "champion", "challenger"
 DIGEST_TAG, MANIFEST_TAG, COMPLETE_TAG = "distill.digest", "distill.manifest", "distill.complete"
 
@@ -151,6 +153,11 @@ class ModelRegistry:
                 return version
         numbers = ", ".join(str(version.number) for version in versions) or "none"
         aliases = ", ".join(sorted(alias for version in versions for alias in version.aliases)) or "none"
+        if not versions:
+            raise RegistryError(
+                f"{without_credentials(self.tracking_uri)} has no registered version of {model!r}; "
+                "`distill models list` shows what there is, and a run that passes its gates registers one"
+            )
         raise RegistryError(
             f"{model} has no version {ref!r} in {without_credentials(self.tracking_uri)}; "
             f"it has versions {numbers} and aliases {aliases}"
@@ -191,9 +198,18 @@ class ModelRegistry:
         where = f"{version.model} version {version.number}"
         with tempfile.TemporaryDirectory(prefix=".tmp-", dir=folder.parent) as temporary:
             with self._errors(f"fetching {where} from {version.source}"):
-                fetched = Path(self.client.download_artifacts(version.run_id, FOLDER, temporary))
+                fetched = self._fetch(version, Path(temporary))
             verify_folder(fetched, where, digest=version.digest, seal=version.tags[MANIFEST_TAG])
             fetched.rename(folder)
+
+    def _fetch(self, version: Version, folder: Path) -> Path:
+        """A version's files below `folder`. MLflow keeps absolute paths; in a workspace that was moved or copied since,
+        its own files count, not those that the path leads to."""
+        _, separator, below = version.source.partition(ARTIFACTS)
+        own = Path(self.artifact_root or "") / below
+        if self.artifact_root and separator and own.is_dir():
+            return Path(shutil.copytree(own, folder / FOLDER))
+        return Path(self.client.download_artifacts(version.run_id, FOLDER, str(folder)))
 
     def _find(self, model: str, digest: str) -> Version | None:
         return next((version for version in self.versions(model) if version.digest == digest), None)

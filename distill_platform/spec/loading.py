@@ -54,6 +54,8 @@ def _read(path_or_text: str | FilePath) -> tuple[str, str]:
     if isinstance(path_or_text, str) and "\n" in path_or_text:
         return "spec", path_or_text
     uri = str(path_or_text)
+    if FilePath(uri).is_dir():
+        raise SpecError(f"{uri} is a folder; wanted a spec file in it")
     storage, name = open_file(uri)
     try:
         return uri, storage.read(name).decode()

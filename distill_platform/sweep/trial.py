@@ -96,6 +96,8 @@ class MemberTrainable(tune.Trainable):
                     return self._at_rung()
         except TrainingDiverged as error:
             return self._ended(self._end("failed", str(error)))
+        except RuntimeError as error:  # torch's word for shapes that do not fit and for memory that does not suffice
+            return self._ended(self._end("failed", f"{type(error).__name__}: {error}"))
         return self._ended(self._end("finished", ""))
 
     def _at_rung(self) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import mlflow.pyfunc
@@ -13,12 +14,14 @@ from sklearn.datasets import load_wine
 from distill_platform import load_spec, load_student, plan, run
 from distill_platform.artifact import Artifact, open_artifact
 from distill_platform.data.examples import open_test
-from distill_platform.errors import InputError, RegistryError, TeacherRefused
+from distill_platform.errors import Corrupt, InputError, RegistryError, TeacherRefused
 from distill_platform.models import load_student_folder
 from distill_platform.registry import log as promotions
-from distill_platform.runs import STEPS, list_runs, read_log, read_run
+from distill_platform.registry.mlflow_registry import open_registry
+from distill_platform.runs import STEPS, list_runs, read_log, read_run, read_runs
 from distill_platform.spine import RunResult
 from distill_platform.storage import LocalStorage
+from tests.integration.conftest import SPEC, finish, start
 
 
 @pytest.fixture(scope="module")
@@ -193,16 +196,18 @@ def test_a_term_that_does_nothing_is_named_in_the_report(spec_path: Path, tmp_pa
     assert "soft_targets&#39; never reached 1% of the gradient" in Path(result.report).read_text()
 
 
-def test_a_model_of_the_users_own_is_a_student(
-    spec_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_model_of_the_users_own_is_found_in_the_current_folder_by_workers_too(tmp_path: Path) -> None:
     (tmp_path / "our_models.py").write_text(
         "from torch import nn\ndef linear(shape, classes):\n    return nn.Linear(shape[0], classes)\n"
     )
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    spec = load_spec(spec_path, ["teacher.model={name: 'import:our_models:linear'}"])
-    assert run(spec, str(tmp_path / "workspace")).table[0]["num_parameters"] == 13 * 3 + 3
+    own = SPEC.replace(
+        "teacher:\n  model: {name: mlp, hidden: [32]}", "teacher:\n  model: {name: 'import:our_models:linear'}"
+    )
+    (tmp_path / "own.yaml").write_text(own)
+    here = f"import os; os.chdir({str(tmp_path)!r}); sys.path.insert(0, '')"
+    finish(start(tmp_path / "own.yaml", str(tmp_path / "workspace"), here))
+    data = json.loads(next((tmp_path / "workspace").glob("artifacts/teacher/*/record.json")).read_text())
+    assert data["facts"]["num_parameters"] == 13 * 3 + 3
 
 
 def test_a_source_counts_by_its_content_wherever_it_lies(tmp_path: Path, spec_path: Path) -> None:
@@ -215,3 +220,46 @@ def test_a_source_counts_by_its_content_wherever_it_lies(tmp_path: Path, spec_pa
         source = [f"data.source={tmp_path}/{folder}/wine.parquet", "data.label=target"]
         keys.append(plan(load_spec(spec_path, source), str(tmp_path / "workspace"))["steps"][0]["key"])
     assert keys[0] == keys[1]
+
+
+def test_a_model_that_cannot_take_the_inputs_is_refused_before_the_teacher(
+    spec_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "narrow_models.py").write_text(
+        "from torch import nn\ndef narrow(shape, classes):\n    return nn.Linear(3, classes)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    spec = load_spec(spec_path, ["student={name: 'import:narrow_models:narrow'}", "sweep.trials=1", "sweep.space={}"])
+    with pytest.raises(InputError, match=r"student: model 'import:narrow_models:narrow' cannot take inputs \[13\]"):
+        run(spec, str(tmp_path / "workspace"))
+    assert not (tmp_path / "workspace" / "artifacts" / "teacher").exists()
+
+
+def test_a_damaged_run_hides_no_other(tmp_path: Path) -> None:
+    storage = LocalStorage(tmp_path)
+    storage.write("runs/a-20260101-000000-0001/run.json", b'{"host": "elsewhere", "at": "then", "spec": {}}')
+    storage.write("runs/b-20260102-000000-0002/run.json", b"{")
+    first, second = read_runs(storage)
+    assert (first.status, second.status) == ("running", "unreadable")
+    assert second.end is not None
+    assert "is not JSON" in second.end["error"]
+
+
+def test_the_log_decides_who_is_champion_and_a_copied_workspace_uses_its_own_files(
+    done: RunResult, workspace: str, tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(workspace, copy)
+    digest = done.verdict["student_digest"]
+    registry = open_registry(str(copy))
+    number = registry.get("wine", digest).number
+    registry.client.delete_registered_model_alias("wine", "champion")
+    entry = promotions.champion(LocalStorage(copy), "wine")
+    assert entry is not None
+    raw = load_wine().data.astype(np.float32)
+    wanted = load_student(f"models:/wine/{number}", workspace=str(copy)).logits(raw)
+    for weights in copy.glob("mlflow/artifacts/**/weights.safetensors"):
+        weights.write_bytes(weights.read_bytes()[:-1] + b"?")
+    with pytest.raises(Corrupt, match="weights.safetensors: sha256 is"):
+        load_student("models:/wine@champion", workspace=str(copy))
+    assert np.array_equal(load_student(f"models:/wine/{number}", workspace=workspace).logits(raw), wanted)
