@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from distill_platform.cluster import connect
 from distill_platform.data import prepare, shards
 from distill_platform.data.columns import read_columns
 from distill_platform.data.ids import keys_of
@@ -91,8 +92,9 @@ def test_the_same_rows_in_any_form_and_order_give_the_same_bytes(tmp_path: Path)
         assert contents(made(tmp_path, f"out{number}", source, label="kind", id="name")) == wanted
 
 
-def test_ray_and_this_process_write_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ray = pytest.importorskip("ray")
+def test_ray_and_this_process_write_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ray_session: None
+) -> None:
     folder = tmp_path / "tables"
     folder.mkdir()
     for number in range(3):
@@ -103,13 +105,10 @@ def test_ray_and_this_process_write_the_same_bytes(tmp_path: Path, monkeypatch: 
     started = []
 
     def start() -> None:
-        ray.init(num_cpus=2, include_dashboard=False, object_store_memory=80 * 2**20, log_to_driver=False)
+        connect()
         started.append(True)
 
-    try:
-        assert contents(made(tmp_path, "on_ray", str(folder), label="kind", workers=start)) == here
-    finally:
-        ray.shutdown()
+    assert contents(made(tmp_path, "on_ray", str(folder), label="kind", workers=start)) == here
     assert started
 
 
