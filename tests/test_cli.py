@@ -132,7 +132,7 @@ def test_status_lists_runs_and_shows_one(distill, run):
 def test_a_run_that_is_not_there(distill, run):
     done = distill("status", "other")
     assert done.exit_code == 2
-    assert f"has no run other; it has: {run.id}" in done.stderr
+    assert f"has no run other; newest: {run.id}" in done.stderr
 
 
 def test_logs_of_the_newest_run(distill, run):
