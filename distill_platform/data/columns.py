@@ -1,7 +1,7 @@
 """Fixed-width columns: Parquet at rest, memory maps in use. One layout for examples and for a teacher's outputs.
 
 At rest a column of `[N, …]` values is a fixed-size binary column, uncompressed, with page checksums: the layout that
-moves 4 to 20 times more payload per CPU-second than lists of floats (docs/results.md). Element type and shape stand in
+moves several times more payload per CPU-second than lists of floats. Element type and shape stand in
 the schema's metadata, so that any Parquet reader can decode it: `np.frombuffer(cell, dtype).reshape(shape)`.
 
 In use the columns of many shards are decoded once per machine into one raw file each, verified on the way, and every
