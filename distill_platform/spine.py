@@ -166,7 +166,7 @@ def _plan_row(step: str, call: Callable[[], Artifact], made: dict[str, Artifact]
 
 def _cache_size(spec: Spec, data: Artifact | None) -> dict[str, Any]:
     """Bytes that the cache takes: exact once the data is prepared, from a glance at the source before."""
-    from distill_platform.cache import CODECS
+    from distill_platform.cache import CODECS, Encoding
     from distill_platform.cache.codecs import KEY_BYTES
     from distill_platform.data.prepare import describe_source
 
@@ -184,7 +184,9 @@ def _cache_size(spec: Spec, data: Artifact | None) -> dict[str, Any]:
         val, test = getattr(split, "val", 0.0), getattr(split, "test", 0.0)
         held_out = test if isinstance(test, float) else 0.0
         rows = round(num_examples * ((1 - val - held_out) * num_views + val))
-    row_bytes = KEY_BYTES + CODECS[spec.cache.codec].bytes_per_unit(num_classes, spec.cache.dtype)
+    row_bytes = KEY_BYTES + CODECS[spec.cache.codec].bytes_per_unit(
+        Encoding(spec.cache.codec, num_classes, spec.cache.dtype)
+    )
     return {"bytes": rows * row_bytes, "rows": rows, "exact": data is not None}
 
 

@@ -14,6 +14,7 @@ import json
 import socket
 import tempfile
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -116,14 +117,23 @@ def cache(spec: Spec, data: Artifact, teacher: Artifact, workspace: Workspace) -
 
     resources = spec.resources
     workers = int(resources.cache_workers)
+    encoding = cache_encoding(spec, data)
 
     def body(draft: Draft) -> None:
         _connect(workspace)
         gpus = 1.0 if resources.gpus_per_trial else 0.0
-        fill_cache(draft, teacher, data, _views(spec), spec.cache.codec, spec.cache.dtype, workers, gpus)
+        fill_cache(draft, teacher, data, _views(spec), encoding, workers, gpus)
 
-    config = {**spec.cache.model_dump(mode="json"), "views": _views_config(spec)}
-    return workspace.produce("cache", 1, config, {"data": data, "teacher": teacher}, body)
+    config = {"encoding": asdict(encoding), "views": _views_config(spec)}
+    return workspace.produce("cache", 2, config, {"data": data, "teacher": teacher}, body)
+
+
+def cache_encoding(spec: Spec, data: Artifact) -> Any:
+    """How the teacher's outputs for this data are stored."""
+    from distill_platform.cache import Encoding
+    from distill_platform.data.examples import open_schema
+
+    return Encoding(spec.cache.codec, len(open_schema(data).class_names), spec.cache.dtype)
 
 
 def baseline(spec: Spec, data: Artifact, workspace: Workspace) -> Artifact:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from distill_platform.artifact import Artifact
+from distill_platform.cache.encoding import Encoding
 from distill_platform.errors import CacheMismatch, FormatError
 
 MANIFEST_FILE = "manifest.json"
-MANIFEST_FORMAT = 1
+CONSTANTS_FILE = "constants.safetensors"
+"""What a codec needs once for all rows: the teacher's output layer."""
+MANIFEST_FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -23,31 +27,48 @@ class CachedSplit:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Belongs to one teacher and one data artifact, by digest."""
+    """Belongs to one teacher and one data artifact, by digest.
+
+    layers:    name of a kept layer -> shape of one row's values; column `layer.<name>`, fp16.
+    mixes:     whether rows have a partner: columns `partner` and `weight`.
+    precision: number format of the teacher's arithmetic.
+    parity:    what was found when a sample was computed again before the cache was sealed.
+    """
 
     teacher: str
     data: str
-    codec: str
-    dtype: str
-    num_classes: int
+    encoding: Encoding
     splits: dict[str, CachedSplit]
+    layers: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    mixes: bool = False
+    precision: str = "float32"
+    parity: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         return {"format": MANIFEST_FORMAT, **asdict(self)}
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> Manifest:
+        given = {name: value for name, value in stored.items() if name != "format"}
+        splits = {
+            name: CachedSplit(split["num_examples"], split["num_views"], tuple(split["shards"]))
+            for name, split in given.pop("splits").items()
+        }
+        layers = {name: tuple(shape) for name, shape in given.pop("layers").items()}
+        return cls(**{**given, "encoding": Encoding(**given["encoding"]), "splits": splits, "layers": layers})
 
 
 def open_manifest(cache: Artifact) -> Manifest:
     """The manifest of a cache artifact. Raises FormatError for another version."""
     stored = cache.read_json(MANIFEST_FILE)
-    if stored.pop("format", None) != MANIFEST_FORMAT:
+    if stored.get("format") == 1:
+        stored = _from_format_1(stored)
+    if stored.get("format") != MANIFEST_FORMAT:
         raise FormatError(
-            f"{cache.uri}/{MANIFEST_FILE}: this release reads format {MANIFEST_FORMAT}; build the cache again"
+            f"{cache.uri}/{MANIFEST_FILE} has format {stored.get('format')!r}, this release reads 1 to "
+            f"{MANIFEST_FORMAT}; use the release that wrote it"
         )
-    splits = {
-        name: CachedSplit(split["num_examples"], split["num_views"], tuple(split["shards"]))
-        for name, split in stored.pop("splits").items()
-    }
-    return Manifest(**stored, splits=splits)
+    return Manifest.from_json(stored)
 
 
 def require(cache: Artifact, *, data: str, teacher: str | None = None) -> Manifest:
@@ -60,3 +81,10 @@ def require(cache: Artifact, *, data: str, teacher: str | None = None) -> Manife
                 "run the cache step again, or give the cache that belongs to it"
             )
     return manifest
+
+
+def _from_format_1(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Release 0.1 knew dense logits alone."""
+    encoding = {name: stored[name] for name in ("codec", "num_classes", "dtype")}
+    kept = {name: stored[name] for name in ("teacher", "data", "splits")}
+    return {"format": MANIFEST_FORMAT, **kept, "encoding": encoding, "layers": {}}

@@ -2,32 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
+from safetensors.torch import load as load_tensors
 from torch import Tensor
 
 from distill_platform.artifact import Artifact
 from distill_platform.cache.codecs import CODECS
-from distill_platform.cache.manifest import CachedSplit, open_manifest, require
+from distill_platform.cache.encoding import Encoding
+from distill_platform.cache.manifest import CONSTANTS_FILE, CachedSplit, require
 from distill_platform.cache.targets import Target
-from distill_platform.data.columns import count_rows, map_columns
+from distill_platform.data.columns import map_columns
 from distill_platform.data.examples import Examples
 from distill_platform.errors import CacheMismatch
 
 
 @dataclass(frozen=True)
 class CachedTargets:
-    """A teacher's outputs for one split."""
+    """A teacher's outputs for one split. `digest` is that of the cache artifact."""
 
     columns: dict[str, Tensor]
-    codec: str
+    encoding: Encoding
+    constants: Mapping[str, Tensor]
     num_views: int
+    digest: str
 
     def __call__(self, index: Tensor, view: Tensor) -> Target:
         """The targets of examples `index` `[B]` as seen in `view` `[B]`."""
         rows = index * self.num_views + view
-        return CODECS[self.codec].decode({name: values.index_select(0, rows) for name, values in self.columns.items()})
+        return CODECS[self.encoding.codec].decode(
+            {name: values.index_select(0, rows) for name, values in self.columns.items()}, self.encoding, self.constants
+        )
 
 
 def open_targets(cache: Artifact, data: Artifact, split: str, examples: Examples) -> CachedTargets:
@@ -37,9 +44,14 @@ def open_targets(cache: Artifact, data: Artifact, split: str, examples: Examples
     """
     manifest = require(cache, data=data.digest)
     cached = manifest.splits[split]
-    columns = map_columns(cache, cached.shards, ["key", *CODECS[manifest.codec].columns])
+    columns = map_columns(cache, cached.shards, ["key", *CODECS[manifest.encoding.codec].columns])
     _check_keys(cache, split, columns.pop("key"), cached, examples)
-    return CachedTargets(columns, manifest.codec, cached.num_views)
+    return CachedTargets(columns, manifest.encoding, read_constants(cache), cached.num_views, cache.digest)
+
+
+def read_constants(cache: Artifact) -> dict[str, Tensor]:
+    """What the codec needs once for all rows; empty for most."""
+    return load_tensors(cache.read(CONSTANTS_FILE)) if CONSTANTS_FILE in cache.files else {}
 
 
 def _check_keys(cache: Artifact, split: str, keys: Tensor, cached: CachedSplit, examples: Examples) -> None:
@@ -52,12 +64,3 @@ def _check_keys(cache: Artifact, split: str, keys: Tensor, cached: CachedSplit, 
         raise CacheMismatch(
             f"{cache.uri}: row {row} of split {split!r} is not for the data's example; build the cache again"
         )
-
-
-def verify_cache(cache: Artifact) -> int:
-    """Read every file of a cache from where it is stored, against its hash; gives the number of rows.
-
-    Raises Corrupt naming the first file that changed.
-    """
-    open_manifest(cache)
-    return sum(count_rows(cache.read(shard)) for shard in cache.files_under("shards"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,12 +10,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distill_platform.cache.codecs import CODECS
+from distill_platform.cache.codecs import CODECS, Columns
+from distill_platform.cache.encoding import Encoding
 from distill_platform.data.columns import write_columns
+from distill_platform.data.draws import streams
 from distill_platform.data.examples import Examples
 from distill_platform.data.views import Views, augment
 
 ROWS_PER_SHARD = 65_536
+DRAW_SEED = 0
+"""Of codecs that draw: a row draws by its key and view alone."""
 
 
 @dataclass(frozen=True)
@@ -46,32 +50,40 @@ def plan_shards(
     ]
 
 
+Predict = Callable[[Tensor], Mapping[str, Tensor]]
+"""Raw inputs `[B, *shape]` -> what is kept of the teacher's answer, by name: "logits" `[B, …, C]`, or "hidden"
+`[B, …, H]` if the codec stores that; "layer.<name>" `[B, …]`."""
+
+
 def write_shard(
     path: Path,
     shard: ShardRange,
     examples: Examples,
     views: Views,
-    predict: Callable[[Tensor], Tensor],
-    codec: str,
-    dtype: str,
+    predict: Predict,
+    encoding: Encoding,
     batch_size: int,
 ) -> None:
-    """Write one shard. `predict` takes raw inputs `[B, *shape]` and gives raw logits `[B, C]`."""
-    parts = [predict(inputs).float().cpu().numpy() for inputs in _inputs(shard, examples, views, batch_size)]
-    keys = examples.keys[shard.first : shard.last].numpy()
-    columns = CODECS[codec].encode(np.concatenate(parts), dtype)
-    rows_per_example = shard.num_views
-    key_columns = {
-        "key": np.repeat(keys, rows_per_example, axis=0),
-        "view": np.tile(np.arange(rows_per_example, dtype=np.int16), len(keys)),
-    }
-    write_columns(path, {**key_columns, **columns})
+    """Write one shard, encoded batch by batch: the raw logits of a batch are all that is held of them."""
+    parts = [_encoded(rows, shard, examples, views, predict, encoding) for rows in _rows(shard, batch_size)]
+    write_columns(path, {name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
 
 
-def _inputs(shard: ShardRange, examples: Examples, views: Views, batch_size: int) -> Iterator[Tensor]:
-    """Raw inputs of the shard's rows in order: example-major, then view."""
+def _rows(shard: ShardRange, batch_size: int) -> list[Tensor]:
+    """The shard's row numbers in order, in batches: example-major, then view."""
     rows = torch.arange(shard.first * shard.num_views, shard.last * shard.num_views)
-    for part in rows.split(batch_size):
-        index, view = part // shard.num_views, part % shard.num_views
-        keys = examples.keys.index_select(0, index)
-        yield augment(examples.inputs.index_select(0, index), keys, view, views, examples.schema.input)
+    return list(rows.split(batch_size))
+
+
+def _encoded(
+    rows: Tensor, shard: ShardRange, examples: Examples, views: Views, predict: Predict, encoding: Encoding
+) -> Columns:
+    index, view = rows // shard.num_views, rows % shard.num_views
+    keys = examples.keys.index_select(0, index)
+    inputs = augment(examples.inputs.index_select(0, index), keys, view, views, examples.schema.input)
+    kept = {name: values.float().cpu() for name, values in predict(inputs).items()}
+    codec = CODECS[encoding.codec]
+    columns = {"key": keys.numpy(), "view": view.numpy().astype(np.int16)}
+    columns |= codec.encode(kept.pop(codec.source), encoding, streams(keys.numpy(), view.numpy(), DRAW_SEED))
+    layers = {name: values.half().numpy() for name, values in kept.items() if name.startswith("layer.")}
+    return {**columns, **layers}

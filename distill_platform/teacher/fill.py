@@ -16,10 +16,11 @@ from typing import Any
 import torch
 
 from distill_platform.artifact import Artifact, Draft, put_file
+from distill_platform.cache.encoding import Encoding
 from distill_platform.cache.manifest import MANIFEST_FILE, CachedSplit, Manifest
 from distill_platform.cache.writer import ShardRange, plan_shards, write_shard
 from distill_platform.cluster import over_workers
-from distill_platform.data.examples import open_schema, open_split
+from distill_platform.data.examples import open_split
 from distill_platform.data.views import Views
 from distill_platform.models import inference_batch_size, load_network
 from distill_platform.progress import track
@@ -36,8 +37,7 @@ class FillJob:
     teacher: Artifact
     data: Artifact
     views: Views
-    codec: str
-    dtype: str
+    encoding: Encoding
     cache: Storage
     markers: Storage
     num_threads: int
@@ -54,15 +54,14 @@ class FillJob:
         examples = {split: open_split(self.data, split) for split in SPLITS}
 
         @torch.inference_mode()
-        def predict(inputs: torch.Tensor) -> torch.Tensor:
-            logits: torch.Tensor = network(inputs.to(device))["logits"].values
-            return logits
+        def predict(inputs: torch.Tensor) -> dict[str, torch.Tensor]:
+            return {"logits": network(inputs.to(device))["logits"].values}
 
         def make(shard: ShardRange) -> tuple[ShardRange, dict[str, Any]]:
             with tempfile.TemporaryDirectory(prefix="distill-shard-") as folder:
                 path = Path(folder) / "shard.parquet"
                 write_shard(
-                    *(path, shard, examples[shard.split], self.views, predict, self.codec, self.dtype),
+                    *(path, shard, examples[shard.split], self.views, predict, self.encoding),
                     batch_size=inference_batch_size(device),
                 )
                 entry = put_file(self.cache, shard.name, path)
@@ -78,8 +77,7 @@ def fill_cache(
     teacher: Artifact,
     data: Artifact,
     views: Views,
-    codec: str,
-    dtype: str,
+    encoding: Encoding,
     num_workers: int,
     num_gpus: float = 0,
     num_threads: int = 1,
@@ -89,7 +87,7 @@ def fill_cache(
         split: plan_shards(split, len(open_split(data, split)), views.num if split == "train" else 1)
         for split in SPLITS
     }
-    job = FillJob(teacher, data, views, codec, dtype, draft.storage, draft.work, num_threads)
+    job = FillJob(teacher, data, views, encoding, draft.storage, draft.work, num_threads)
     planned = [shard for split in SPLITS for shard in shards[split]]
     done = set(draft.work.list("shards"))
     missing = [shard for shard in planned if job.marker(shard) not in done]
@@ -105,9 +103,7 @@ def fill_cache(
     manifest = Manifest(
         teacher=teacher.digest,
         data=data.digest,
-        codec=codec,
-        dtype=dtype,
-        num_classes=len(open_schema(data).class_names),
+        encoding=encoding,
         splits={
             split: CachedSplit(
                 num_examples=sum(shard.last - shard.first for shard in parts),

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from distill_platform.artifact import Artifact, Draft, produce
+from distill_platform.cache import Encoding
 from distill_platform.errors import Stopped, SweepFailed
 from distill_platform.models import load_student_folder
 from distill_platform.storage import LocalStorage
@@ -46,7 +47,7 @@ def cache(workspace: LocalStorage, data: Artifact, ray_session: None) -> Artifac
         1,
         {},
         {"data": data, "teacher": teacher},
-        lambda draft: fill_cache(draft, teacher, data, VIEWS, "dense", "float16", num_workers=2),
+        lambda draft: fill_cache(draft, teacher, data, VIEWS, Encoding("dense", 3), num_workers=2),
     )[0]
 
 
