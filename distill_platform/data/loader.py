@@ -10,17 +10,22 @@ import torch
 from torch import Tensor
 
 from distill_platform.data.examples import Examples
-from distill_platform.data.views import Views, augment, view_of_epoch
+from distill_platform.data.mixing import MixedLabels, show_with_pairs
+from distill_platform.data.views import Views, view_of_epoch
 
 
 @dataclass(frozen=True)
 class Batch:
-    """`index` `[B]`: rows of the split; `view` `[B]`: which view of each; inputs `[B, *shape]` raw; labels `[B]`."""
+    """`index` `[B]`: rows of the split; `view` `[B]`: which view of each; inputs `[B, *shape]` raw; labels `[B]`.
+
+    mixed: the labels of what is mixed in; None if the views do not mix.
+    """
 
     index: Tensor
     view: Tensor
     inputs: Tensor
     labels: Tensor
+    mixed: MixedLabels | None = None
 
 
 @dataclass(frozen=True)
@@ -44,12 +49,13 @@ class Loader:
         order = torch.randperm(len(self.examples), generator=generator)
         for number in range(start, self.num_batches):
             index = order[number * self.batch_size : (number + 1) * self.batch_size]
-            keys = self.examples.keys.index_select(0, index)
-            view = view_of_epoch(keys, epoch, self.views)
-            inputs = augment(
-                self.examples.inputs.index_select(0, index), keys, view, self.views, self.examples.schema.input
-            )
-            yield Batch(index, view, inputs, self.examples.labels.index_select(0, index))
+            yield self._batch(index, view_of_epoch(self.examples.keys.index_select(0, index), epoch, self.views))
+
+    def _batch(self, index: Tensor, view: Tensor) -> Batch:
+        inputs, pairs = show_with_pairs(self.examples, index, view, self.views)
+        labels = self.examples.labels
+        mixed = MixedLabels(labels.index_select(0, pairs.partner), pairs.weight) if self.views.mixes else None
+        return Batch(index, view, inputs, labels.index_select(0, index), mixed)
 
 
 def step_seed(seed: int, purpose: str, *position: int) -> int:

@@ -5,16 +5,15 @@ a view depends on nothing else: not on the batch it is in, on threads, on the ma
 example itself.
 
 Moves (shift, flip, crop, rotation) of all transforms are composed, in the order given, and the pixels are sampled
-once; then the others (colour, noise) change values, in the order given.
-
-To add a transform: a function below and a line in TRANSFORMS.
+once; then the others (colour, noise) change values, in the order given. What mixes two examples (mixup, cutmix) comes
+last, on both as the rest made them: see mixing.py, which shows a view whole.
 """
 
 from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,37 +22,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from distill_platform.data.draws import BELL_STD, U64, bell, draw, draw_many, integers, streams, substream
-from distill_platform.data.resample import STEPS_PER_DEGREE, Pose, sample
+from distill_platform.data.draws import U64, streams, substream
+from distill_platform.data.resample import Pose, sample
 from distill_platform.data.schema import InputSpec
+from distill_platform.data.transforms import TRANSFORMS
 from distill_platform.errors import DataError
-
-Arguments = Mapping[str, float]
-Values = NDArray[np.float32]
 
 VALUES_AT_ONCE = 1 << 15
 """A batch is worked on in parts whose arrays stay in a core's cache: three times faster than in one piece."""
-
-
-@dataclass(frozen=True)
-class Argument:
-    """A number that a transform takes."""
-
-    low: float
-    high: float
-    whole: bool = False
-    default: float | None = None
-
-
-@dataclass(frozen=True)
-class Transform:
-    """A move of pixels, or a change of values; `kinds` of input it makes sense for."""
-
-    arguments: Mapping[str, Argument]
-    kinds: tuple[str, ...] = ("image",)
-    move: Callable[[Pose, U64, Arguments], Pose] | None = None
-    change: Callable[[Values, U64, Arguments, InputSpec], Values] | None = None
-    mirrors_edges: bool = False
 
 
 @dataclass(frozen=True)
@@ -80,6 +56,11 @@ class Views:
             raise DataError("; ".join(faults))
         return cls(num, seed, checked)
 
+    @property
+    def mixes(self) -> bool:
+        """Whether a view may hold a part of a second example."""
+        return self.num > 1 and any(TRANSFORMS[name].mix is not None for name, _ in self.transforms)
+
     def check(self, spec: InputSpec) -> None:
         """Raises DataError if a transform makes no sense for this kind of input."""
         allowed = sorted(name for name, transform in TRANSFORMS.items() if spec.kind in transform.kinds)
@@ -92,7 +73,7 @@ class Views:
 
 
 def augment(inputs: Tensor, keys: Tensor, view: Tensor, views: Views, spec: InputSpec) -> Tensor:
-    """Each example as its view shows it: same shape and dtype, bit-identical on every machine.
+    """Each example as its view shows it before any mixing: same shape and dtype, bit-identical on every machine.
 
     inputs [B, *shape] uint8 or float32, keys [B, 16] uint8, view [B] int64; all on the CPU, none is changed.
 
@@ -150,63 +131,6 @@ def _as_stored(values: NDArray[Any], spec: InputSpec) -> NDArray[Any]:
     if values.dtype == spec.dtype:
         return np.clip(values, spec.low, spec.high) if spec.kind == "image" else values
     return np.clip(np.floor(values + np.float32(0.5)), spec.low, spec.high).astype(spec.dtype)
-
-
-def _shift(pose: Pose, stream: U64, arguments: Arguments) -> Pose:
-    pixels = int(arguments["pixels"])
-    return pose.shifted(integers(draw(stream, 0), -pixels, pixels), integers(draw(stream, 1), -pixels, pixels))
-
-
-def _flip(pose: Pose, stream: U64, arguments: Arguments) -> Pose:
-    below = int(arguments["probability"] * 2**32)
-    return pose.mirrored(integers(draw(stream, 0), 0, 2**32 - 2) < below)
-
-
-def _rotate(pose: Pose, stream: U64, arguments: Arguments) -> Pose:
-    most = int(arguments["degrees"] * STEPS_PER_DEGREE)
-    return pose.rotated(integers(draw(stream, 0), -most, most))
-
-
-def _colour(values: Values, stream: U64, arguments: Arguments, spec: InputSpec) -> Values:
-    """Contrast about the middle of the value range, then brightness: x -> middle + (x - middle) * gain + lift."""
-    gain = np.float32(1) + _between(draw(stream, 0), arguments["contrast"])
-    lift = _between(draw(stream, 1), arguments["brightness"]) * np.float32(spec.high - spec.low)
-    middle = np.float32((spec.low + spec.high) / 2)
-    per_image = (-1,) + (1,) * (values.ndim - 1)
-    changed: Values = (values - middle) * gain.reshape(per_image) + (middle + lift).reshape(per_image)
-    return changed
-
-
-def _noise(values: Values, stream: U64, arguments: Arguments, spec: InputSpec) -> Values:
-    """Bell-shaped noise with `std` as a fraction of the value range: of the image's, or of each feature's own."""
-    ranges = spec.feature_ranges or (spec.high - spec.low,)
-    scale = np.array([arguments["std"] * one / BELL_STD for one in ranges]).astype(np.float32)
-    noise = bell(draw_many(stream, math.prod(values.shape[1:]))).reshape(values.shape)
-    return values + noise.astype(np.float32) * scale
-
-
-def _between(uniform: U64, most: float) -> Values:
-    """Uniform numbers as multiples of most / 2**15 from -most to most."""
-    return integers(uniform, -(2**15), 2**15).astype(np.float32) * np.float32(most / 2**15)
-
-
-_FRACTION = Argument(0, 1, default=0)
-
-TRANSFORMS: dict[str, Transform] = {
-    # up to `pixels` along each axis, background (spec.low) moving in
-    "shift": Transform({"pixels": Argument(1, 1024, whole=True)}, move=_shift),
-    # left to right
-    "flip": Transform({"probability": Argument(0, 1, default=0.5)}, move=_flip),
-    # pad by `pixels` on every side with the mirrored image, cut the original size out at random
-    "crop": Transform({"pixels": Argument(1, 1024, whole=True)}, move=_shift, mirrors_edges=True),
-    # up to `degrees` either way about the centre, in steps of 1/16 degree
-    "rotation": Transform({"degrees": Argument(1 / STEPS_PER_DEGREE, 180)}, move=_rotate),
-    # fractions: gain in 1 ± contrast, lift of ± brightness of the value range
-    "colour": Transform(
-        {"brightness": Argument(0, 1, default=0), "contrast": Argument(0, 1, default=0)}, change=_colour
-    ),
-    "noise": Transform({"std": Argument(0, 1)}, kinds=("image", "features"), change=_noise),
-}
 
 
 def _checked(number: int, given: Mapping[str, Any], faults: list[str]) -> tuple[str, tuple[tuple[str, float], ...]]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from distill_platform.cache import Target
+from distill_platform.data.mixing import MixedLabels
 from distill_platform.models import Outputs
 from distill_platform.objective.catalogue import LOSSES
 from distill_platform.tasks import Task
@@ -49,16 +50,26 @@ class Objective:
         """Whether a term has to be handed the teacher's outputs."""
         return any(term.name != TASK for term in self.terms)
 
-    def __call__(self, outputs: Outputs, labels: Tensor, target: Target | None) -> dict[str, Tensor]:
-        """The weighted value of each term, scalars that carry gradients; their sum is the training loss."""
-        return {term.name: term.weight * self._value(term, outputs, labels, target) for term in self.terms}
+    def __call__(
+        self, outputs: Outputs, labels: Tensor, target: Target | None, mixed: MixedLabels | None = None
+    ) -> dict[str, Tensor]:
+        """The weighted value of each term, scalars that carry gradients; their sum is the training loss.
 
-    def _value(self, term: Term, outputs: Outputs, labels: Tensor, target: Target | None) -> Tensor:
+        mixed: the labels of the examples' partners, where examples are mixed.
+        """
+        return {term.name: term.weight * self._value(term, outputs, labels, target, mixed) for term in self.terms}
+
+    def _value(
+        self, term: Term, outputs: Outputs, labels: Tensor, target: Target | None, mixed: MixedLabels | None
+    ) -> Tensor:
         settings = dict(term.settings)
+        if term.name == TASK and mixed is not None:
+            own = self.task.loss(outputs, labels, weight=mixed.weight, **settings)
+            return own + self.task.loss(outputs, mixed.partner, weight=1 - mixed.weight, **settings)
         if term.name == TASK:
             return self.task.loss(outputs, labels, **settings)
         assert target is not None, f"the term {term.name} needs the teacher's outputs"
-        return LOSSES[term.name].function(outputs[self.task.output], target, **settings)
+        return LOSSES[term.name](outputs[self.task.output], target, **settings)
 
 
 def without_teacher(terms: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:

@@ -9,9 +9,14 @@ from distill_platform.models import Outputs
 from distill_platform.tasks.task import Task
 
 
-def cross_entropy(outputs: Outputs, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
-    """Cross-entropy with the labels, mean over the batch, in nats, computed in fp32."""
-    return F.cross_entropy(outputs["logits"].values.float(), labels, label_smoothing=label_smoothing)
+def cross_entropy(
+    outputs: Outputs, labels: Tensor, weight: Tensor | None = None, label_smoothing: float = 0.0
+) -> Tensor:
+    """Cross-entropy with the labels `[B]`, times `weight` `[B]`, mean over the batch, in nats, computed in fp32."""
+    logits = outputs["logits"].values.float()
+    if weight is None:
+        return F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
+    return (weight * F.cross_entropy(logits, labels, label_smoothing=label_smoothing, reduction="none")).mean()
 
 
 def accuracy_and_loss(outputs: Outputs, labels: Tensor) -> dict[str, float]:

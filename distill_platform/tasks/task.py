@@ -14,7 +14,8 @@ from distill_platform.models import Outputs
 class Task:
     """What is learned from labels and how it is measured while training.
 
-    loss:     (outputs, labels, **settings) -> scalar in nats
+    loss:     (outputs, labels, weight=None, **settings) -> scalar in nats: the mean over the batch of each example's
+              loss times its weight `[B]` (None: 1). Of a mixed example it is called for either label, with its share
     settings: what the spec may set of the loss, beside its weight, with defaults
     metrics:  (outputs, labels) of a whole validation split -> figures; "loss" among them
     """

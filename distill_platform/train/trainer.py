@@ -188,7 +188,8 @@ class Trainer:
         target = (
             self.targets["train"](batch.index, batch.view) if self.objective.needs_teacher and self.targets else None
         )
-        terms = self.objective(outputs, batch.labels.to(self.device), target)
+        mixed = batch.mixed.to(self.device) if batch.mixed is not None else None
+        terms = self.objective(outputs, batch.labels.to(self.device), target, mixed)
         if self._measures_shares():
             self._shares = gradient_shares(terms, self.parameters)
         self._check_finite(terms)

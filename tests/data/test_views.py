@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,8 @@ from hypothesis import strategies as st
 from distill_platform.data.draws import BELL_STD, bell, draw_many, streams
 from distill_platform.data.resample import ONE, STEPS_PER_DEGREE, sines
 from distill_platform.data.schema import InputSpec
-from distill_platform.data.views import TRANSFORMS, Views, augment, view_of_epoch
+from distill_platform.data.transforms import TRANSFORMS
+from distill_platform.data.views import Views, augment, view_of_epoch
 from distill_platform.errors import DataError
 
 GREY = InputSpec("image", (9, 7, 1), "uint8", 0.0, 255.0)
@@ -216,14 +218,34 @@ def test_views_without_transforms_and_parts_of_pixels_are_refused() -> None:
         Views.of(2, 0, [{"name": "shift", "pixels": 1.5}])
 
 
-def test_features_take_noise_alone() -> None:
+@pytest.mark.parametrize("transform", [ALL[0], {"name": "cutmix", "alpha": 1}])
+def test_features_take_noise_and_mixup_alone(transform: dict[str, Any]) -> None:
     inputs, keys = batch(TABLE, 2)
-    with pytest.raises(DataError, match=r"shift cannot be applied to inputs of kind 'features'.*allowed there: noise"):
-        augment(inputs, keys, torch.ones(2, dtype=torch.int64), Views.of(2, 0, [ALL[0]]), TABLE)
+    wanted = rf"{transform['name']} cannot be applied to inputs of kind 'features'.*allowed there: mixup, noise"
+    with pytest.raises(DataError, match=wanted):
+        augment(inputs, keys, torch.ones(2, dtype=torch.int64), Views.of(2, 0, [transform]), TABLE)
 
 
-def test_every_transform_is_a_move_or_a_change() -> None:
-    assert all((one.move is None) != (one.change is None) for one in TRANSFORMS.values())
+@pytest.mark.parametrize("name", ["mixup", "cutmix"])
+def test_a_mix_without_an_alpha_or_with_a_useless_one_is_refused(name: str) -> None:
+    with pytest.raises(DataError, match=f"{name} needs 'alpha', from 0.01 to 100"):
+        Views.of(2, 0, [{"name": name}])
+    for alpha in (0, -1, 101, math.inf, math.nan):
+        with pytest.raises(DataError, match=rf"transforms\[0\].alpha is {alpha:g}; wanted from 0.01 to 100"):
+            Views.of(2, 0, [{"name": name, "alpha": alpha}])
+    with pytest.raises(DataError, match=r"transforms\[0\].probability is 2; wanted from 0 to 1"):
+        Views.of(2, 0, [{"name": name, "alpha": 1, "probability": 2}])
+
+
+def test_views_mix_only_where_a_view_beside_the_example_itself_is_mixed() -> None:
+    mixup = {"name": "mixup", "alpha": 1}
+    assert Views.of(2, 0, [ALL[0], mixup]).mixes
+    assert not Views.of(1, 0, [mixup]).mixes
+    assert not Views.of(2, 0, [ALL[0]]).mixes
+
+
+def test_every_transform_is_a_move_a_change_or_a_mix() -> None:
+    assert all(sum(part is not None for part in (t.move, t.change, t.mix)) == 1 for t in TRANSFORMS.values())
 
 
 ROTATION = {"name": "rotation", "degrees": 40}

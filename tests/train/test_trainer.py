@@ -12,14 +12,16 @@ from distill_platform.artifact import Artifact
 from distill_platform.cache import DenseTarget
 from distill_platform.data.examples import open_schema, open_split
 from distill_platform.data.loader import Loader
+from distill_platform.data.mixing import show
+from distill_platform.data.views import Views, augment
 from distill_platform.errors import Corrupt, TrainingDiverged
-from distill_platform.models import Preprocess, SavedModel
+from distill_platform.models import Network, Preprocess, SavedModel, load_network
 from distill_platform.objective import Objective
 from distill_platform.storage import LocalStorage
 from distill_platform.tasks import TASKS
 from distill_platform.train import Checkpoints, Trainer, fit
 from distill_platform.train.optim import SCHEDULES, lr_factor
-from tests.factory import VIEWS, make_data, settings
+from tests.factory import VIEWS, make_data, make_teacher, settings
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +39,7 @@ class Targets:
         return DenseTarget(torch.tensor([[self.value, 0.0, 0.0]]).repeat(len(index), 1))
 
 
-def trainer(data: Artifact, targets: Any = None, **changed: Any) -> Trainer:
+def trainer(data: Artifact, targets: Any = None, views: Views = VIEWS, **changed: Any) -> Trainer:
     schema, given = open_schema(data), settings(**changed)
     model = SavedModel("mlp", {"hidden": [16], "dropout": 0.3}, schema.input, schema.class_names, Preprocess.of(schema))
     terms = {"task": {"weight": 1.0}}
@@ -46,7 +48,7 @@ def trainer(data: Artifact, targets: Any = None, **changed: Any) -> Trainer:
     return Trainer(
         model.build(given.seed),
         Objective.of(TASKS["classification"], terms),
-        Loader(open_split(data, "train"), VIEWS, given.batch_size, given.seed),
+        Loader(open_split(data, "train"), views, given.batch_size, given.seed),
         open_split(data, "val"),
         given,
         {"train": targets, "val": targets} if targets is not None else None,
@@ -141,6 +143,72 @@ def test_gradient_shares_are_reported_at_epochs_zero_one_two_four(data: Artifact
 def test_kl_to_teacher_ranks_at_temperature_one(data: Artifact) -> None:
     metrics = trainer(data, Targets(5.0)).validate()
     assert metrics["kl_to_teacher"] > 0.1
+
+
+MIXED = Views.of(3, 0, [{"name": "noise", "std": 0.05}, {"name": "mixup", "alpha": 1.0}])
+
+
+@pytest.fixture(scope="module")
+def mixed_teacher(data: Artifact) -> Network:
+    """A teacher trained on mixed views and their labels."""
+    teacher = make_teacher(LocalStorage(Path(data.uri).parents[2]), data, MIXED)
+    assert teacher.record["metrics"]["val_accuracy"] > 0.7
+    return load_network(teacher.fetch_folder("model"))[1]
+
+
+class Answers:
+    """What a teacher says of every (example, view), asked once, in the cache's order: example-major."""
+
+    def __init__(self, teacher: Network, inputs: torch.Tensor, num_views: int) -> None:
+        self.num_views = num_views
+        with torch.inference_mode():
+            self.logits = teacher(inputs)["logits"].values.clone()
+
+    def __call__(self, index: torch.Tensor, view: torch.Tensor) -> DenseTarget:
+        return DenseTarget(self.logits[index * self.num_views + view])
+
+
+def still(data: Artifact, network: Network, term: str, train: Answers | None = None, epochs: int = 1) -> list[float]:
+    """Each epoch's training loss by one term, in steps too small to change a weight."""
+    given, validation = settings(epochs=epochs, lr=1e-12, weight_decay=0.0), open_split(data, "val")
+    terms = {"task": {"weight": 1.0}, "soft_targets": {"weight": 1.0, "temperature": 2.0}}
+    targets: Any = {"train": train, "val": Answers(network, validation.inputs, 1)} if train is not None else None
+    loader = Loader(open_split(data, "train"), MIXED, given.batch_size, given.seed)
+    objective = Objective.of(TASKS["classification"], {term: terms[term]})
+    still = Trainer(network, objective, loader, validation, given, targets)
+    return [still.run_epoch()["train_loss"] for _ in range(epochs)]
+
+
+def test_a_student_meets_mixed_inputs_with_the_teachers_answer_to_the_very_same(
+    data: Artifact, mixed_teacher: Network
+) -> None:
+    train = open_split(data, "train")
+    index = torch.arange(len(train)).repeat_interleave(MIXED.num)
+    view = torch.arange(MIXED.num).repeat(len(train))
+    shown = show(train, index, view, MIXED)
+    for epoch in range(MIXED.num):
+        for batch in Loader(train, MIXED, 32, seed=5).batches(epoch):
+            assert torch.equal(batch.inputs, shown[batch.index * MIXED.num + batch.view])
+    # a student that is the teacher has nothing to learn if, and only if, inputs and answers belong together
+    matched = still(data, mixed_teacher, "soft_targets", Answers(mixed_teacher, shown, MIXED.num), MIXED.num)
+    assert max(matched) < 1e-8
+    unmixed = augment(train.inputs[index], train.keys[index], view, MIXED, train.schema.input)
+    assert still(data, mixed_teacher, "soft_targets", Answers(mixed_teacher, unmixed, MIXED.num))[0] > 0.01
+
+
+def test_mixed_labels_reach_the_task_loss(data: Artifact, mixed_teacher: Network) -> None:
+    batches = list(Loader(open_split(data, "train"), MIXED, 32, seed=0).batches(0))
+    mixed_losses, own_losses = [], []
+    for batch in batches:
+        assert batch.mixed is not None
+        with torch.inference_mode():
+            surprise = -mixed_teacher(batch.inputs)["logits"].values.double().log_softmax(-1)
+        own, partner = (surprise.gather(1, labels[:, None])[:, 0] for labels in (batch.labels, batch.mixed.partner))
+        mixed_losses.append((batch.mixed.weight * own + (1 - batch.mixed.weight) * partner).mean())
+        own_losses.append(own.mean())
+    wanted = torch.stack(mixed_losses).mean().item()
+    assert still(data, mixed_teacher, "task") == pytest.approx([wanted], rel=1e-5)
+    assert abs(wanted - torch.stack(own_losses).mean().item()) > 0.02
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
