@@ -16,27 +16,32 @@ from __future__ import annotations
 
 import json
 import platform
-import shutil
 import tempfile
 import time
+import uuid
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
 from distill_platform import lease as leases
-from distill_platform.errors import Corrupt, FormatError, NotFound
+from distill_platform.errors import Corrupt, FormatError, LeaseLost, NotFound, StorageError
 from distill_platform.fingerprint import fingerprint, sha256_bytes, sha256_file
 from distill_platform.scratch import make_once
-from distill_platform.storage import LocalStorage, Storage
+from distill_platform.storage import ATTEMPTS, LocalStorage, Storage
 
 RECORD = "record.json"
 RECORD_FORMAT = 1
 TIMINGS = "timings/"
 """Payload files below this folder say how long things took: verified as all others, and no part of the digest."""
 LIBRARIES = ("torch", "ray", "pyarrow", "numpy", "optuna", "safetensors", "scikit-learn")
+
+AT_REST = 3
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -73,11 +78,17 @@ class Artifact:
         return sum(int(self.record["files"][name]["size_bytes"]) for name in names or self.files)
 
     def read(self, name: str) -> bytes:
-        """A payload file's bytes. Raises Corrupt if they are not those that were committed."""
+        """A payload file's bytes. Raises Corrupt if they are not those that were committed.
+
+        Bytes that were damaged on their way are read again.
+        """
         entry = self._entry(name)
-        data = self.storage.read(entry["path"])
-        _verify(f"{self.uri}/{entry['path']}", sha256_bytes(data), entry["sha256"])
-        return data
+
+        def read() -> tuple[bytes, str]:
+            data = self.storage.read(entry["path"])
+            return data, sha256_bytes(data)
+
+        return _until_sound(f"{self.uri}/{entry['path']}", entry["sha256"], read)
 
     def read_json(self, name: str) -> Any:
         """A JSON payload file, verified as `read` does."""
@@ -85,20 +96,11 @@ class Artifact:
 
     def fetch(self, name: str) -> Path:
         """A payload file on this machine's disk, verified as `read` does; fetched once per machine."""
-        entry = self._entry(name)
-        where = f"{self.uri}/{entry['path']}"
         if isinstance(self.storage, LocalStorage):
-            path = self.storage.path(entry["path"])
-            if not path.is_file():
-                raise NotFound(f"{where}: the record names it, and it is not there")
-            _verify(where, sha256_file(path), entry["sha256"])
-            return path
-
-        def download(temporary: Path) -> None:
-            self.storage.download(entry["path"], temporary)
-            _verify(where, sha256_file(temporary), entry["sha256"])
-
-        return make_once(f"files/{entry['sha256']}{PurePosixPath(name).suffix}", download)
+            return self.local_copy(name, self.storage.root)
+        entry = self._entry(name)
+        scratch_name = f"files/{entry['sha256']}{PurePosixPath(name).suffix}"
+        return make_once(scratch_name, lambda path: self.download(name, path), self.size_bytes(name))
 
     def fetch_folder(self, folder: str) -> Path:
         """The payload files of a folder under their own names, on this machine's disk, verified as `read` does."""
@@ -106,11 +108,34 @@ class Artifact:
 
         def copy(temporary: Path) -> None:
             for name in names:
-                target = temporary / PurePosixPath(name).relative_to(folder)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(self.fetch(name), target)
+                self.download(name, temporary / PurePosixPath(name).relative_to(folder))
 
-        return make_once(f"folders/{fingerprint({name: self.sha256(name) for name in names})}", copy)
+        fetched = fingerprint({name: self.sha256(name) for name in names})
+        return make_once(f"folders/{fetched}", copy, self.size_bytes(*names))
+
+    def download(self, name: str, path: Path) -> None:
+        """Get a payload file into `path`, verified as `read` does."""
+        entry = self._entry(name)
+
+        def fetch() -> tuple[None, str]:
+            self.storage.download(entry["path"], path)
+            return None, sha256_file(path)
+
+        _until_sound(f"{self.uri}/{entry['path']}", entry["sha256"], fetch)
+
+    def local_copy(self, name: str, folder: Path) -> Path:
+        """A payload file to read from, verified as `read` does: the stored one itself if it is on this machine's
+        disk, else one that is downloaded into `folder`."""
+        entry = self._entry(name)
+        if not isinstance(self.storage, LocalStorage):
+            path = folder / uuid.uuid4().hex  # two names may hold the same content
+            self.download(name, path)
+            return path
+        where, stored = f"{self.uri}/{entry['path']}", self.storage.path(str(entry["path"]))
+        if not stored.is_file():
+            raise NotFound(f"{where}: the record names it, and it is not there")
+        _until_sound(where, entry["sha256"], lambda: (None, sha256_file(stored)))
+        return stored
 
     def sha256(self, name: str) -> str:
         """The committed hash of a payload file."""
@@ -242,7 +267,13 @@ def produce(
     name = f"leases/{step}/{key}"
     with leases.hold(workspace, name, on_wait=on_wait) as lease:
         found = open_artifact(workspace, step, key)
-        artifact = found or _make(workspace, step, key, version, config, inputs, body, lease)
+        try:
+            artifact = found or _make(workspace, step, key, version, config, inputs, body, lease)
+        except (LeaseLost, StorageError):  # a driver that took over may have committed, and cleaned up under this one
+            found = open_artifact(workspace, step, key)
+            if found is None:
+                raise
+            artifact = found
     leases.forget(workspace, name)
     return artifact, found is None
 
@@ -264,6 +295,11 @@ def _make(
         body(draft)
         lease.check()
         files = {**draft.stored, **_upload(draft)}
+    if gone := {str(entry["path"]) for entry in files.values()} - set(folder.list()):
+        raise NotFound(
+            f"{folder.uri}/{min(gone)}: it was stored for this artifact, and is gone before the commit; "
+            f"`distill retry {step}` drops what is left of the build and starts it over"
+        )
     record = {
         "format": RECORD_FORMAT,
         "step": step,
@@ -297,6 +333,22 @@ def library_versions() -> dict[str, str]:
 def _upload(draft: Draft) -> dict[str, dict[str, Any]]:
     names = sorted(path.relative_to(draft.folder).as_posix() for path in draft.folder.rglob("*") if path.is_file())
     return {name: put_file(draft.storage, name, draft.folder / name) for name in names}
+
+
+def _until_sound(where: str, sha256: str, read: Callable[[], tuple[T, str]]) -> T:
+    """What `read` gives once its hash is `sha256`.
+
+    What is damaged on its way differs from try to try, what is damaged at rest does not: raises Corrupt when the same
+    wrong bytes came AT_REST times, or wrong ones ATTEMPTS times.
+    """
+    seen: Counter[str] = Counter()
+    while True:
+        value, got = read()
+        if got == sha256:
+            return value
+        seen[got] += 1
+        if seen[got] == AT_REST or seen.total() == ATTEMPTS:
+            _verify(where, got, sha256)
 
 
 def _verify(where: str, got: str, wanted: str) -> None:

@@ -27,6 +27,8 @@ from distill_platform.errors import LeaseLost, NotFound, StorageError
 from distill_platform.storage import Storage
 
 TTL_S = 30.0
+SILENT_S = 3600.0
+"""Age of the last beat, by the storage's clock, from which on a holder elsewhere is gone however clocks may differ."""
 
 
 class Lease:
@@ -88,10 +90,8 @@ def acquire(storage: Storage, name: str, ttl_s: float = TTL_S, on_wait: Callable
             seen, unchanged_since = beat, time.monotonic()
         silent = time.monotonic() - unchanged_since > ttl_s
         if generation == 0 or silent or _is_over(storage, name, generation, holder):
-            mine = json.dumps({"nonce": uuid.uuid4().hex, **_this_process()}).encode()
-            if storage.create(f"{name}/{generation + 1:08d}.json", mine):
-                _forget(storage, name, before=generation)
-                return Lease(storage, name, generation + 1, ttl_s)
+            if lease := _take(storage, name, generation, ttl_s):
+                return lease
             continue
         if on_wait is not None and not told and holder is not None:
             on_wait(f"process {holder.get('pid')} on {holder.get('host')}")
@@ -99,10 +99,44 @@ def acquire(storage: Storage, name: str, ttl_s: float = TTL_S, on_wait: Callable
         time.sleep(min(1.0, ttl_s / 10))
 
 
+def may_be_held(storage: Storage, name: str) -> bool:
+    """Whether somebody may hold the lease, told at once: a holder elsewhere counts until `SILENT_S` without a beat."""
+    return _free_generation(storage, name) is None
+
+
+def acquire_free(storage: Storage, name: str, ttl_s: float = TTL_S) -> Lease | None:
+    """The lease if nobody can be holding it, else None: for work that is better left alone than waited for."""
+    generation = _free_generation(storage, name)
+    return None if generation is None else _take(storage, name, generation, ttl_s)
+
+
 def forget(storage: Storage, name: str) -> None:
     """Remove a released lease whose work is committed: whoever comes next finds the work before it needs a lease."""
     for entry in storage.list(name):
         storage.delete(entry)
+
+
+def _free_generation(storage: Storage, name: str) -> int | None:
+    """The latest generation if nobody can be holding it, 0 if there was none; None if somebody may."""
+    generation = _latest(storage, name)
+    if generation == 0:
+        return 0
+    holder = _read_json(storage, f"{name}/{generation:08d}.json")
+    if _is_over(storage, name, generation, holder):
+        return generation
+    ages_s = [entry.age_s for entry in storage.stat(name).values()]
+    if _is_of_this_machine(holder) or min(ages_s, default=0.0) <= SILENT_S:
+        return None
+    return generation
+
+
+def _take(storage: Storage, name: str, generation: int, ttl_s: float) -> Lease | None:
+    """The lease of the generation after this one, if nobody else was quicker."""
+    mine = json.dumps({"nonce": uuid.uuid4().hex, **_this_process()}).encode()
+    if not storage.create(f"{name}/{generation + 1:08d}.json", mine):
+        return None
+    _forget(storage, name, before=generation)
+    return Lease(storage, name, generation + 1, ttl_s)
 
 
 def _is_over(storage: Storage, name: str, generation: int, holder: dict[str, Any] | None) -> bool:
@@ -113,13 +147,17 @@ def _is_over(storage: Storage, name: str, generation: int, holder: dict[str, Any
 
 def _is_dead(holder: dict[str, Any]) -> bool:
     """Whether the holder is a process of this very machine and namespace that no longer runs."""
-    here = _this_process()
-    if any(holder.get(field) != here[field] for field in ("host", "boot", "namespace")):
+    if not _is_of_this_machine(holder):
         return False
     try:
         return bool(psutil.Process(int(holder["pid"])).create_time() != holder["started"])
     except psutil.NoSuchProcess:
         return True
+
+
+def _is_of_this_machine(holder: dict[str, Any] | None) -> bool:
+    here = _this_process()
+    return holder is not None and all(holder.get(field) == here[field] for field in ("host", "boot", "namespace"))
 
 
 def _this_process() -> dict[str, Any]:

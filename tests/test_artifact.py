@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from distill_platform.artifact import Artifact, Draft, ancestors, artifact_key, open_artifact, produce
+from distill_platform.artifact import Artifact, Draft, ancestors, artifact_key, open_artifact, produce, put_file
 from distill_platform.errors import Corrupt, FormatError, NotFound
 from distill_platform.storage import LocalStorage
 
@@ -173,3 +173,29 @@ def test_ancestors_are_found_by_digest(workspace: LocalStorage) -> None:
         data.storage.delete(name)
     with pytest.raises(NotFound, match="was made from it, and it is gone; run the spec again"):
         ancestors(workspace, cache)
+
+
+def test_a_driver_that_meets_anothers_commit_takes_it_though_its_own_work_is_gone(workspace: LocalStorage) -> None:
+    """The other one took over, committed and cleaned up while this one was at work."""
+
+    def overtaken(draft: Draft) -> None:
+        draft.work.write("progress", b"1 of 2")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("distill_platform.lease._is_over", lambda *given: True)  # believed dead
+            make(workspace, lambda other: other.write("a", b"first"))
+        draft.work.read("progress")
+
+    late, made = produce(workspace, "step", 1, {}, {}, overtaken)
+    assert (late.read("a"), made) == (b"first", False)
+
+
+def test_an_artifact_whose_stored_file_is_gone_is_not_committed(workspace: LocalStorage) -> None:
+    def body(draft: Draft) -> None:
+        draft.path("a").write_bytes(b"a")
+        draft.adopt("a", put_file(draft.storage, "a", draft.path("a")))
+        draft.path("a").unlink()
+        draft.storage.delete(draft.stored["a"]["path"])
+
+    with pytest.raises(NotFound, match="is gone before the commit; `distill retry step` drops what is left"):
+        make(workspace, body)
+    assert open_artifact(workspace, "step", artifact_key("step", 1, {}, {})) is None

@@ -102,3 +102,17 @@ def test_setting_the_clock_back_changes_nothing(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(time, "time", lambda: 0.0)
     with leases.hold(storage, "work", ttl_s=60) as held:
         assert held.generation == 2
+
+
+def test_a_lease_is_taken_without_waiting_or_not_at_all(tmp_path: Path) -> None:
+    storage = LocalStorage(tmp_path)
+    held = leases.acquire_free(storage, "work", ttl_s=60)
+    assert held is not None
+    assert leases.may_be_held(storage, "work")
+    assert leases.acquire_free(storage, "work") is None
+    held.release()
+    assert not leases.may_be_held(storage, "work")
+    again = leases.acquire_free(storage, "work")
+    assert again is not None
+    assert again.generation == 2
+    again.release()

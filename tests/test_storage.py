@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from distill_platform.errors import InputError, NotFound, StorageError
-from distill_platform.storage import LocalStorage, S3Storage, Storage, is_remote, open_file, open_storage
+from distill_platform.storage import LocalStorage, S3Storage, Storage, is_remote, open_file, open_storage, transfer
 from tests.services import BUCKET
 
 
@@ -44,6 +46,17 @@ def test_list_gives_names_below_a_folder_and_no_other(storage: Storage) -> None:
     assert storage.list() == ["other", "runs/1/a.json", "runs/1/b.json", "runs/10/c.json"]
     assert storage.child("runs").list("1") == ["1/a.json", "1/b.json"]
     assert storage.list("nothing") == []
+
+
+def test_stat_gives_sizes_and_ages_by_name(storage: Storage) -> None:
+    storage.write("a/b.json", b"old")
+    time.sleep(2.1)  # S3 keeps whole seconds
+    storage.write("a/c.json", b"newer")
+    storage.write("b", b"")
+    found = storage.stat("a")
+    assert {name: stored.size_bytes for name, stored in found.items()} == {"a/b.json": 3, "a/c.json": 5}
+    assert 1 <= found["a/b.json"].age_s - found["a/c.json"].age_s <= 30
+    assert list(storage.stat()) == storage.list()
 
 
 def test_files_go_up_and_down_whole(storage: Storage, tmp_path: Path) -> None:
@@ -104,6 +117,96 @@ def test_eight_503_in_a_row_are_survived(s3_uri: str, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(storage.client, "get_object", busy)
     assert storage.read("f") == b"content"
+
+
+def test_an_object_says_its_size(storage: Storage) -> None:
+    storage.write("f", b"12345")
+    storage.write("f.longer", b"")
+    assert (storage.size_bytes("f"), storage.size_bytes("f.longer")) == (5, 0)
+    with pytest.raises(NotFound, match="f.long: nothing is stored there"):
+        storage.size_bytes("f.long")
+
+
+def test_a_large_file_goes_in_parts_and_no_part_is_left(
+    s3_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transfer, "PART_BYTES", 5 * 2**20)
+    storage = S3Storage(BUCKET, "large")
+    content = bytes(range(256)) * 50_000  # 12.8 MB
+    (tmp_path / "up").write_bytes(content)
+    storage.upload(tmp_path / "up", "f")
+    assert storage.client.head_object(Bucket=BUCKET, Key="large/f")["ETag"].endswith('-3"')
+    storage.download("f", tmp_path / "down")
+    assert (tmp_path / "down").read_bytes() == content
+    assert storage.unfinished_uploads(older_than_s=0) == []
+
+
+def test_an_upload_in_parts_that_fails_leaves_neither_object_nor_parts(
+    s3_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transfer, "PART_BYTES", 5 * 2**20)
+    storage = S3Storage(BUCKET, "failing")
+    (tmp_path / "up").write_bytes(bytes(12 * 2**20))
+    real = storage.client.upload_part
+
+    def refuse_the_last(**request: Any) -> Any:
+        if request["PartNumber"] == 3:
+            answer = {"Error": {"Code": "AccessDenied"}, "ResponseMetadata": {"HTTPStatusCode": 403}}
+            raise ClientError(answer, "UploadPart")  # type: ignore[arg-type]
+        return real(**request)
+
+    monkeypatch.setattr(storage.client, "upload_part", refuse_the_last)
+    with pytest.raises(StorageError, match="failing/f: access denied"):
+        storage.upload(tmp_path / "up", "f")
+    assert storage.list() == []
+    assert storage.unfinished_uploads(older_than_s=0) == []
+
+
+def test_what_a_killed_upload_left_on_s3_is_found_by_its_folder_and_removed(s3_uri: str) -> None:
+    storage = open_storage(s3_uri)
+    assert isinstance(storage, S3Storage)
+    for name in ("shards/a", "shards/b", "shards2/c"):
+        storage.client.create_multipart_upload(Bucket=BUCKET, Key=storage.key(name))
+    found = storage.unfinished_uploads("shards", older_than_s=60)
+    assert [upload.name for upload in found] == ["shards/a", "shards/b"]
+    for upload in found:
+        storage.abort_upload(upload)
+        storage.abort_upload(upload)
+    assert [upload.name for upload in storage.unfinished_uploads()] == ["shards2/c"]
+    assert storage.list() == []
+
+
+def test_what_a_killed_upload_left_on_disk_is_found_by_its_age_and_removed(tmp_path: Path) -> None:
+    storage = LocalStorage(tmp_path)
+    storage.write("shards/a", b"whole")
+    for name, age_s in (("shards/.tmp-old", 7200), ("shards/.tmp-new", 0), (".tmp-elsewhere", 7200)):
+        (tmp_path / name).write_bytes(b"half")
+        os.utime(tmp_path / name, (time.time() - age_s,) * 2)
+    found = storage.unfinished_uploads("shards", older_than_s=3600)
+    assert [upload.name for upload in found] == ["shards/.tmp-old"]
+    assert 7200 <= found[0].age_s < 7300
+    for upload in found:
+        storage.abort_upload(upload)
+        storage.abort_upload(upload)
+    assert sorted(path.name for path in (tmp_path / "shards").iterdir()) == [".tmp-new", "a"]
+
+
+def test_a_failed_download_leaves_no_litter(storage: Storage, tmp_path: Path) -> None:
+    with pytest.raises(NotFound):
+        storage.download("absent", tmp_path / "down" / "f")
+    assert list((tmp_path / "down").iterdir()) == []
+
+
+def test_storages_that_descend_from_one_share_its_client(s3_uri: str) -> None:
+    storage = S3Storage(BUCKET, "a")
+    assert storage.child("b").child("c").client is storage.client
+
+
+@pytest.mark.parametrize("given", ["soon", "0", "-1", "inf"])
+def test_a_timeout_that_is_no_number_is_refused(given: str, s3_uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DISTILL_S3_TIMEOUT_S", given)
+    with pytest.raises(InputError, match=f"DISTILL_S3_TIMEOUT_S is '{given}'; wanted a number of seconds above 0"):
+        S3Storage(BUCKET, "x").read("f")
 
 
 def test_a_missing_bucket_is_said_and_not_retried(s3_uri: str) -> None:
