@@ -5,7 +5,7 @@ catalogue.py  the literal dict LOSSES: what each loss needs, accepts and may be 
 objective.py  the weighted combination, term by term
 """
 
-from distill_platform.objective.catalogue import LOSSES, Loss
+from distill_platform.objective.catalogue import LOSSES, VALIDATION, Loss, kl_to_teacher
 from distill_platform.objective.objective import Objective, Term, without_teacher
 
-__all__ = ["LOSSES", "Loss", "Objective", "Term", "without_teacher"]
+__all__ = ["LOSSES", "VALIDATION", "Loss", "Objective", "Term", "kl_to_teacher", "without_teacher"]

@@ -1,39 +1,69 @@
-"""The literal dict of losses. To add one: a pure function in losses.py, a line here."""
+"""The literal dict of losses. To add one: a pure function in losses.py per target type, a line here."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import cast
+from typing import Any
 
 from torch import Tensor
 
-from distill_platform.cache import DenseTarget, Target
+from distill_platform.cache import DenseTarget, SampledTarget, Target, TopKTarget
 from distill_platform.models import Output
 from distill_platform.objective import losses
 
 
 @dataclass(frozen=True)
 class Loss:
-    """function: (student output, target, **settings) -> scalar; settings: name -> default.
+    """A loss by what it is computed from.
 
-    accepts: the target types it can be computed from; every codec that decodes to one of them can carry it.
+    functions: target type -> (student output, target, **settings) -> scalar. Every codec that decodes to one of these
+               types can carry the loss.
+    settings:  name -> default.
     """
 
-    function: Callable[..., Tensor]
-    accepts: tuple[type[Target], ...]
+    functions: Mapping[type[Target], Callable[..., Tensor]]
     settings: dict[str, float]
 
+    @property
+    def accepts(self) -> tuple[type[Target], ...]:
+        """The target types it can be computed from."""
+        return tuple(self.functions)
 
-def _on_logits(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """A function of (student logits, teacher logits, mask=…, **settings) as the function of a Loss."""
+    def __call__(self, output: Output, target: Target, **settings: float | Tensor) -> Tensor:
+        """Its value for a student's output and a teacher's, on the student's device."""
+        return self.functions[type(target)](output, target.to(output.values.device), **settings)
 
-    def loss(output: Output, target: Target, **settings: float) -> Tensor:
-        return function(output.values, cast(DenseTarget, target).logits, mask=output.mask, **settings)
 
-    return loss
+def _dense(output: Output, target: DenseTarget, **settings: Any) -> Tensor:
+    return losses.soft_targets(output.values, target.logits, mask=output.mask, **settings)
+
+
+def _topk(output: Output, target: TopKTarget, **settings: Any) -> Tensor:
+    return losses.soft_targets_topk(output.values, target, mask=output.mask, **settings)
+
+
+def _sampled(output: Output, target: SampledTarget, temperature: float | Tensor) -> Tensor:
+    assert isinstance(temperature, Tensor) or temperature == 1, "sampled targets are of T = 1; the spec is refused"
+    return losses.soft_targets_sampled(output.values, target, mask=output.mask)
 
 
 LOSSES: dict[str, Loss] = {
-    "soft_targets": Loss(_on_logits(losses.soft_targets), accepts=(DenseTarget,), settings={"temperature": 4.0}),
+    "soft_targets": Loss(
+        functions={DenseTarget: _dense, TopKTarget: _topk, SampledTarget: _sampled}, settings={"temperature": 4.0}
+    ),
 }
+
+
+VALIDATION = ("soft_targets", 1.0)
+"""The loss and its temperature that validation compares students by."""
+
+
+def kl_to_teacher(output: Output, target: Target) -> Tensor:
+    """How far a student's distribution is from the teacher's at T = 1, in nats: what trials are compared by.
+
+    KL(teacher || student); over K + 1 buckets from a target of the K largest; and from a sampled target that plus about
+    the teacher's entropy, a constant of the cache, so students rank as they would without it.
+    """
+    name, temperature = VALIDATION
+    return LOSSES[name](output, target, temperature=temperature)

@@ -8,11 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from distill_platform.errors import InputError
 from distill_platform.spec.faults import Fault, Path, got, unknown
-from distill_platform.spec.schema import DataSpec, GatesSpec, LossSpec, ModelSpec, SweepSpec, TeacherSpec, TrainSpec
+from distill_platform.spec.schema import (
+    CacheSpec,
+    DataSpec,
+    GatesSpec,
+    LossSpec,
+    ModelSpec,
+    SweepSpec,
+    TeacherSpec,
+    TrainSpec,
+)
+
+if TYPE_CHECKING:
+    from distill_platform.cache import Codec, Demand
 
 Sections = Mapping[str, Any]
 
@@ -87,22 +99,70 @@ def _teacher_faults(sections: Sections) -> Iterator[Fault]:
 
 def _cache_faults(sections: Sections) -> Iterator[Fault]:
     from distill_platform.cache import CODECS
-    from distill_platform.objective import LOSSES
+    from distill_platform.cache.choice import AUTO
 
-    if "cache" not in sections:
+    cache: CacheSpec | None = sections.get("cache")
+    if cache is None:
         return
-    codec = sections["cache"].codec
-    if codec not in CODECS:
-        yield Fault(("cache", "codec"), unknown("no codec has this name", CODECS, codec))
+    if cache.codec != AUTO and cache.codec not in CODECS:
+        yield Fault(("cache", "codec"), unknown("no codec has this name", [AUTO, *CODECS], cache.codec))
         return
-    for name in sections.get("objective", ()):
-        if name in LOSSES and not issubclass(CODECS[codec].target, LOSSES[name].accepts):
-            fitting = [other for other in CODECS if issubclass(CODECS[other].target, LOSSES[name].accepts)]
+    if cache.codec != AUTO:
+        yield from _codec_faults(cache, CODECS[cache.codec], sections)
+
+
+def _codec_faults(cache: CacheSpec, codec: Codec, sections: Sections) -> Iterator[Fault]:
+    from distill_platform.cache import CODECS
+    from distill_platform.cache.choice import Demand, carries
+
+    if cache.dtype not in codec.dtypes:
+        yield Fault(("cache", "dtype"), f"got {cache.dtype}; codec {cache.codec} stores {', '.join(codec.dtypes)}")
+    if cache.keep != "auto" and not codec.keep:
+        keeping = ", ".join(name for name, other in CODECS.items() if other.keep)
+        yield Fault(("cache", "keep"), f"codec {cache.codec} keeps every class; leave it out, or take one of {keeping}")
+    for path, demand in distillation_demands(sections):
+        typed = Demand(demand.accepts)
+        fitting = ", ".join(name for name, other in CODECS.items() if carries(other, demand)) or "none"
+        if not carries(codec, typed):
             yield Fault(
-                ("objective", name),
-                f'cannot be computed from what cache.codec "{codec}" keeps; codecs that keep enough: '
-                f"{', '.join(fitting) or 'none'}",
+                path[:2],
+                f'cannot be computed from what cache.codec "{cache.codec}" keeps; codecs that keep enough: {fitting}',
             )
+        elif not carries(codec, demand):
+            lowest, highest = codec.temperatures
+            (temperature,) = demand.temperatures
+            carried = f"{lowest:g} alone" if lowest == highest else f"{lowest:g} to {highest:g}"
+            yield Fault(
+                path,
+                f'temperature {temperature:g} is more than cache.codec "{cache.codec}" can tell: it carries {carried}; '
+                f"codecs that carry it: {fitting}",
+            )
+
+
+def distillation_demands(sections: Sections) -> Iterator[tuple[Path, Demand]]:
+    """What distillation asks of a cache, one temperature at a time, and where the spec says so.
+
+    Temperatures are those of the objective, the ends and choices of a sweep over them, and 1, which validation takes.
+    """
+    from distill_platform.cache import Demand
+    from distill_platform.objective import LOSSES, VALIDATION
+
+    sweep: SweepSpec | None = sections.get("sweep")
+    names = [name for name in sections.get("objective", ()) if name in LOSSES]
+    for name in names:
+        accepts, path = LOSSES[name].accepts, ("objective", name)
+        if "temperature" not in LOSSES[name].settings:
+            yield path, Demand(accepts)
+            continue
+        own = sections["objective"][name].settings.get("temperature", LOSSES[name].settings["temperature"])
+        field = f"objective.{name}.temperature"
+        swept = sweep.space[field].values if sweep and field in sweep.space else ()
+        for place, value in [((*path, "temperature"), own), *((("sweep", "space", field), value) for value in swept)]:
+            if _fits("temperature", value):
+                yield place, Demand(accepts, (float(value),))
+    if names:
+        loss, temperature = VALIDATION
+        yield ("sweep", "metric"), Demand(LOSSES[loss].accepts, (temperature,))
 
 
 def _gate_faults(sections: Sections) -> Iterator[Fault]:

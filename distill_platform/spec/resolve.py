@@ -34,18 +34,26 @@ def this_machine() -> Machine:
 
 
 def resolve(spec: Spec, machine: Machine) -> Spec:
-    """The spec with every "auto" replaced, and losses' settings at their defaults where none were given."""
+    """The spec with every "auto" replaced, and losses' settings at their defaults where none were given.
+
+    Those of `cache` stay: which encoding is smallest depends on the number of classes, which the data tells.
+    """
     on_gpu = machine.gpu_precision if machine.num_gpus else "float32"
     teacher = spec.teacher.model_copy(update={"train": _train(spec.teacher.train, spec.seed, on_gpu)})
     precision = on_gpu if spec.resources.gpus_per_trial else "float32"
+    resources = _resources(spec.resources, min(spec.sweep.trials, spec.sweep.in_flight), machine)
+    answering = on_gpu if resources.gpus_per_teacher else "float32"
     model = spec.name if spec.registry.model == "auto" else spec.registry.model
     return spec.model_copy(
         update={
             "teacher": teacher,
+            "cache": spec.cache.model_copy(
+                update={"precision": answering if spec.cache.precision == "auto" else spec.cache.precision}
+            ),
             "objective": _objective(spec),
             "train": _train(spec.train, spec.seed, precision),
             "registry": spec.registry.model_copy(update={"model": model}),
-            "resources": _resources(spec.resources, min(spec.sweep.trials, spec.sweep.in_flight), machine),
+            "resources": resources,
         }
     )
 
@@ -67,12 +75,16 @@ def _objective(spec: Spec) -> dict[str, LossSpec]:
 
 
 def _resources(resources: ResourcesSpec, most_trials: int, machine: Machine) -> ResourcesSpec:
-    workers = max(1, int(machine.num_gpus or machine.num_cpus))
+    per_teacher = resources.gpus_per_teacher
+    if per_teacher == "auto":
+        per_teacher = 1 if machine.num_gpus >= 1 else 0
+    workers = max(1, int(machine.num_gpus / per_teacher if per_teacher else machine.num_cpus))
     fitting = machine.num_cpus / resources.cpus_per_trial
     if resources.gpus_per_trial:
         fitting = min(fitting, machine.num_gpus / resources.gpus_per_trial)
     concurrent = max(1, min(most_trials, int(fitting)))
     update = {
+        "gpus_per_teacher": per_teacher,
         "cache_workers": workers if resources.cache_workers == "auto" else resources.cache_workers,
         "concurrent_trials": concurrent if resources.concurrent_trials == "auto" else resources.concurrent_trials,
     }

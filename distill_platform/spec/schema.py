@@ -172,6 +172,11 @@ class TrainSpec(Section):
     """Arithmetic of the forward pass; auto takes the GPU's short format, and float32 on a CPU."""
     seed: Annotated[int, Ge(0)] | Literal["auto"] = "auto"
     """Seed of initial weights, order and dropout; auto takes the spec's."""
+    order: Literal["global", "windowed"] = "global"
+    """global permutes all examples of an epoch; windowed reads blocks of them in a shuffled order and permutes them
+    within windows, for inputs or a cache larger than memory, which holds two windows."""
+    window_examples: Count = 65_536
+    """Examples of a window, in blocks of 4,096; not read with the global order."""
 
 
 class TeacherSpec(Section):
@@ -197,10 +202,17 @@ class TeacherSpec(Section):
 class CacheSpec(Section):
     """How the teacher's outputs are stored."""
 
-    codec: Text = "dense"
-    """The encoding, by name."""
+    codec: Text = "auto"
+    """The encoding, by name; auto takes the smallest that carries the objective and its sweep."""
     dtype: Literal["float16", "float32"] = "float16"
     """Number format of what is stored."""
+    keep: Count | Literal["auto"] = "auto"
+    """Classes that codecs topk, sampled and onebit keep of each output; auto takes the codec's own number."""
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Arithmetic of the teacher; auto takes the GPU's short format, and float32 on a CPU."""
+    layers: dict[Text, Literal["pooled", "whole"]] = {}
+    """Layers of the teacher to keep beside its logits, in float16: name, or pattern such as `stages.*`, to pooled (the
+    mean over all but channels) or whole. `NAME:attention` keeps the attention weights of a layer that gives them."""
 
 
 class LossSpec(Section):
@@ -348,7 +360,9 @@ class ResourcesSpec(Section):
     ray_address: Text | None = None
     """Address of a Ray cluster; null starts Ray on this machine."""
     cache_workers: Count | Literal["auto"] = "auto"
-    """Workers that run the teacher; auto takes one per GPU, else one per CPU."""
+    """Workers that run the teacher; auto takes as many as there are GPUs for, else one per CPU."""
+    gpus_per_teacher: Annotated[int, Ge(0)] | Literal["auto"] = "auto"
+    """GPUs of one such worker; the teacher's weights are spread over several. auto takes one where there are any."""
     concurrent_trials: Count | Literal["auto"] = "auto"
     """Trials at a time; auto takes what fits."""
     cpus_per_trial: Positive = 1

@@ -2,27 +2,192 @@
 
 from __future__ import annotations
 
+import zlib
+
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
-from distill_platform.cache import CODECS, Encoding
+from distill_platform.cache import CODECS, DenseTarget, Encoding, SampledTarget, Target, TopKTarget, choose_encoding
+from distill_platform.cache.codecs import Columns
+from distill_platform.data.draws import U64, mix
 from distill_platform.errors import CacheMismatch
 
-NO_STREAMS = np.zeros(10, np.uint64)
+OF_LOGITS = [name for name, codec in CODECS.items() if codec.source == "logits"]
+WIDTHS = {
+    "dense": (200, 26_000),
+    "planes": (200, 26_000),
+    "int4": (54, 6504),
+    "onebit": (28, 1644),
+    "topk": (27, 34),
+    "sampled": (16, 25),
+}
+"""Bytes of a unit at 100 and at 13,000 classes."""
+
+
+def logits(*shape: int, seed: int = 0, spread: float = 4.0) -> Tensor:
+    return spread * torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def streams(count: int) -> U64:
+    return mix(np.arange(count, dtype=np.uint64))
+
+
+def encode(name: str, values: Tensor, **settings: int) -> tuple[Columns, Encoding]:
+    encoding = choose_encoding(values.shape[-1], (), codec=name, **settings)  # type: ignore[arg-type]
+    return CODECS[name].encode(values, encoding, streams(len(values))), encoding
+
+
+def stored(name: str, values: Tensor, **settings: int) -> Target:
+    columns, encoding = encode(name, values, **settings)
+    return CODECS[name].decode({key: torch.from_numpy(column) for key, column in columns.items()}, encoding, {})
 
 
 def test_logits_beyond_half_precision_are_refused_with_advice() -> None:
-    logits = torch.tensor([[1.0, 2.0], [70_000.0, 0.0]])
+    values = torch.tensor([[1.0, 2.0], [70_000.0, 0.0]])
     with pytest.raises(CacheMismatch, match=r"1 rows hold logits that float16 cannot \(first: row 1.*cache.dtype"):
-        CODECS["dense"].encode(logits, Encoding("dense", 2), NO_STREAMS)
-    kept = CODECS["dense"].encode(logits, Encoding("dense", 2, "float32"), NO_STREAMS)
+        CODECS["dense"].encode(values, Encoding("dense", 2), streams(2))
+    kept = CODECS["dense"].encode(values, Encoding("dense", 2, "float32"), streams(2))
     assert kept["logits"][1, 0] == 70_000.0
 
 
-def test_every_codec_states_its_bytes() -> None:
-    logits = torch.randn(10, 7)
-    for name, codec in CODECS.items():
-        encoding = Encoding(name, 7)
-        columns = codec.encode(logits, encoding, NO_STREAMS)
-        assert sum(column[0].nbytes for column in columns.values()) == codec.bytes_per_unit(encoding), name
+@pytest.mark.parametrize("name", OF_LOGITS)
+def test_logits_that_are_not_finite_are_refused(name: str) -> None:
+    for broken in (float("nan"), float("inf")):
+        values = logits(4, 40)
+        values[2, 7] = broken
+        with pytest.raises(CacheMismatch, match="row 2"):
+            encode(name, values)
+
+
+@pytest.mark.parametrize("name", OF_LOGITS)
+def test_every_codec_states_its_columns_and_bytes(name: str) -> None:
+    for num_classes, size_bytes in zip((100, 13_000), WIDTHS[name], strict=True):
+        columns, encoding = encode(name, logits(10, num_classes))
+        assert tuple(columns) == CODECS[name].columns
+        assert set(CODECS[name].compressed) <= set(columns)
+        assert {len(column) for column in columns.values()} == {10}
+        assert sum(column[0].nbytes for column in columns.values()) == size_bytes
+        assert CODECS[name].bytes_per_unit(encoding) == size_bytes
+
+
+@pytest.mark.parametrize("name", OF_LOGITS)
+@pytest.mark.parametrize("num_classes", [7, 100, 13_000])
+def test_a_rows_columns_depend_on_that_row_alone(name: str, num_classes: int) -> None:
+    values = logits(9, num_classes)
+    together, encoding = encode(name, values)
+    for rows in (slice(3, 4), slice(2, 9)):
+        apart = CODECS[name].encode(values[rows], encoding, streams(9)[rows])
+        assert all(np.array_equal(apart[key], together[key][rows]) for key in together)
+
+
+@pytest.mark.parametrize("name", OF_LOGITS)
+def test_units_of_a_row_are_encoded_each(name: str) -> None:
+    values = logits(4, 3, 50)
+    columns, encoding = encode(name, values)
+    assert all(column.shape[:2] == (4, 3) for column in columns.values())
+    alone = CODECS[name].encode(values[1:2], encoding, streams(4)[1:2])
+    assert all(np.array_equal(alone[key][0], columns[key][1]) for key in columns)
+    target = stored(name, values)
+    assert isinstance(target, CODECS[name].target)
+
+
+def test_dense_gives_back_every_logit_and_planes_the_same() -> None:
+    values = logits(20, 33, spread=30)
+    dense, planes = stored("dense", values), stored("planes", values)
+    assert isinstance(dense, DenseTarget)
+    assert isinstance(planes, DenseTarget)
+    assert torch.equal(dense.logits, values.half().float())
+    assert torch.equal(planes.logits, dense.logits)
+
+
+def test_high_bytes_compress_and_low_bytes_do_not() -> None:
+    columns, _ = encode("planes", logits(500, 100))
+    size = {name: len(zlib.compress(column.tobytes())) / column.nbytes for name, column in columns.items()}
+    assert size["high"] < 0.75
+    assert size["low"] > 0.95
+    assert CODECS["planes"].compressed == ("high",)
+
+
+@pytest.mark.parametrize("num_classes", [2, 7, 100])
+def test_int4_is_within_half_a_step_of_the_rows_scale(num_classes: int) -> None:
+    values = logits(50, num_classes)
+    target = stored("int4", values)
+    assert isinstance(target, DenseTarget)
+    span = values.amax(-1, keepdim=True) - values.amin(-1, keepdim=True)
+    assert ((target.logits - values).abs() <= span / 30 + 0.01 * span).all()
+
+
+def test_int4_of_equal_logits_is_these_logits() -> None:
+    target = stored("int4", torch.full((3, 5), 2.5))
+    assert isinstance(target, DenseTarget)
+    assert (target.logits == 2.5).all()
+
+
+@pytest.mark.parametrize("num_classes", [9, 100, 13_000, 40_001])
+def test_topk_keeps_the_largest_and_sums_up_the_others(num_classes: int) -> None:
+    values = logits(12, num_classes).double()
+    target = stored("topk", values.float())
+    assert isinstance(target, TopKTarget)
+    best, ids = values.topk(8)
+    assert torch.equal(target.ids, ids)
+    assert torch.allclose(target.logits.double(), best - best[:, :1], atol=4e-3)
+    assert (target.logits[:, 0] == 0).all()
+    tail = (values - best[:, :1]).scatter(-1, ids, torch.nan)
+    for row in range(12):
+        others = tail[row][~tail[row].isnan()]
+        assert len(others) == num_classes - 8
+        assert target.tail_mean[row].item() == pytest.approx(others.mean().item(), rel=1e-3)
+        assert target.tail_lse[row].item() == pytest.approx(others.exp().sum().log().item(), rel=1e-3, abs=1e-3)
+        assert target.tail_lse_at_2[row].item() == pytest.approx(
+            (others / 2).exp().sum().log().item(), rel=1e-3, abs=1e-3
+        )
+
+
+@pytest.mark.parametrize("num_classes", [6, 100])
+def test_onebit_keeps_the_largest_and_puts_the_others_at_the_mean_of_their_side(num_classes: int) -> None:
+    values = logits(15, num_classes)
+    target = stored("onebit", values)
+    assert isinstance(target, DenseTarget)
+    for row, decoded in zip(values.double(), target.logits.double(), strict=True):
+        kept = row >= row.topk(4).values[-1]
+        assert torch.allclose(decoded[kept], row[kept], rtol=1e-3, atol=1e-2)
+        others, upper = row[~kept], row[~kept] > row[~kept].mean()
+        wanted = torch.where(upper, others[upper].mean(), others[~upper].mean())
+        assert torch.allclose(decoded[~kept], wanted, rtol=1e-3, atol=1e-2)
+
+
+def test_topk_holds_a_tail_far_below() -> None:
+    """exp(-400) is no number of fp32, nor of fp64 where it is squared."""
+    values = torch.cat((torch.zeros(1, 2), torch.full((1, 30), -400.0)), -1)
+    target = stored("topk", values, keep=2)
+    assert isinstance(target, TopKTarget)
+    assert target.tail_lse.item() == pytest.approx(-400 + np.log(30), rel=1e-3)
+    assert target.tail_mean.item() == -400
+
+
+def test_ids_past_int16_come_back() -> None:
+    values = torch.zeros(2, 131_072)
+    values[0, 131_071], values[1, 40_000] = 20.0, 20.0
+    topk, sampled = stored("topk", values), stored("sampled", values)
+    assert isinstance(topk, TopKTarget)
+    assert isinstance(sampled, SampledTarget)
+    assert topk.ids[:, 0].tolist() == [131_071, 40_000]
+    heaviest = sampled.ids.gather(-1, sampled.weights.argmax(-1, keepdim=True)).flatten()
+    assert heaviest.tolist() == [131_071, 40_000]
+
+
+def test_head_gives_the_logits_of_the_teachers_output_layer() -> None:
+    hidden, weight, bias = logits(6, 4, 16, spread=1), logits(50, 16, seed=1), logits(50, seed=2)
+    encoding = choose_encoding(50, (), codec="head", hidden_size=16)
+    columns = CODECS["head"].encode(hidden, encoding, streams(6))
+    assert columns["hidden"][0, 0].nbytes == CODECS["head"].bytes_per_unit(encoding) == 32
+    tensors = {"hidden": torch.from_numpy(columns["hidden"])}
+    for constants, wanted in (
+        ({"weight": weight, "bias": bias}, hidden.half().double() @ weight.double().T + bias.double()),
+        ({"weight": weight}, hidden.half().double() @ weight.double().T),
+    ):
+        target = CODECS["head"].decode(tensors, encoding, constants)
+        assert isinstance(target, DenseTarget)
+        assert torch.allclose(target.logits.double(), wanted, atol=1e-4)

@@ -9,8 +9,8 @@ CLUSTER = Machine(num_cpus=64, num_gpus=4, gpu_precision="bfloat16")
 SPACE = "sweep={trials: 12, space: {train.lr: {loguniform: [0.001, 0.1]}}}"
 
 
-def test_nothing_stays_auto(small_with):
-    assert '"auto"' not in resolve(small_with(), this_machine()).model_dump_json()
+def test_nothing_but_the_cache_stays_auto(small_with):
+    assert '"auto"' not in resolve(small_with(), this_machine()).model_dump_json(exclude={"cache"})
 
 
 def test_a_resolved_spec_is_a_spec_and_resolves_to_itself(small_with):
@@ -31,6 +31,17 @@ def test_on_gpus(small_with):
     spec = resolve(small_with(SPACE, "resources.gpus_per_trial=0.5", "sweep.in_flight=12"), CLUSTER)
     assert (spec.train.precision, spec.teacher.train.precision) == ("bfloat16", "bfloat16")
     assert (spec.resources.cache_workers, spec.resources.concurrent_trials) == (4, 8)
+
+
+def test_a_teacher_answers_on_the_gpus_wherever_there_are_some(small_with):
+    assert resolve(small_with(), LAPTOP).cache.precision == "float32"
+    assert resolve(small_with(), LAPTOP).resources.gpus_per_teacher == 0
+    spec = resolve(small_with(), CLUSTER)
+    assert (spec.cache.precision, spec.resources.gpus_per_teacher, spec.resources.cache_workers) == ("bfloat16", 1, 4)
+    sharded = resolve(small_with("resources.gpus_per_teacher=2"), CLUSTER)
+    assert (sharded.cache.precision, sharded.resources.cache_workers) == ("bfloat16", 2)
+    on_cpus = resolve(small_with("resources.gpus_per_teacher=0", "cache.precision=bfloat16"), CLUSTER)
+    assert (on_cpus.cache.precision, on_cpus.resources.cache_workers) == ("bfloat16", 64)
 
 
 def test_students_that_train_on_cpus_keep_full_precision_beside_gpus(small_with):
