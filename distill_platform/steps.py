@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import getpass
 import json
+import math
 import socket
 import tempfile
 from collections.abc import Mapping
@@ -75,6 +76,7 @@ def check_fits(spec: Spec, data: Artifact) -> None:
             check_body(model["name"], args, body_shape(schema.input), len(schema.class_names))
         except ModelError as error:
             raise ModelError(f"{where}: {error}") from error
+    layer_bytes(spec, data)
 
 
 def teacher(spec: Spec, data: Artifact, workspace: Workspace) -> Artifact:
@@ -113,27 +115,54 @@ def teacher(spec: Spec, data: Artifact, workspace: Workspace) -> Artifact:
 
 def cache(spec: Spec, data: Artifact, teacher: Artifact, workspace: Workspace) -> Artifact:
     """The teacher's raw outputs for every (example, view) of train, and for val."""
-    from distill_platform.teacher import fill_cache
+    from distill_platform.data.examples import open_schema
+    from distill_platform.teacher import fill_cache, hidden_size
 
-    resources = spec.resources
-    workers = int(resources.cache_workers)
-    encoding = cache_encoding(spec, data)
+    hidden = hidden_size(teacher, data) if spec.cache.codec == "head" else None
+    encoding = encoding_for(spec, len(open_schema(data).class_names), hidden)
+    layers, precision = dict(spec.cache.layers), spec.cache.precision
+    workers, gpus = int(spec.resources.cache_workers), int(spec.resources.gpus_per_teacher)
 
     def body(draft: Draft) -> None:
         _connect(workspace)
-        gpus = 1.0 if resources.gpus_per_trial else 0.0
-        fill_cache(draft, teacher, data, _views(spec), encoding, workers, gpus)
+        fill_cache(
+            *(draft, teacher, data, _views(spec), encoding, workers),
+            num_gpus=min(1, gpus),
+            layers=layers,
+            precision=precision,
+            group_size=max(1, gpus),
+        )
 
-    config = {"encoding": asdict(encoding), "views": _views_config(spec)}
+    config = {"encoding": asdict(encoding), "views": _views_config(spec), "layers": layers, "precision": precision}
     return workspace.produce("cache", 2, config, {"data": data, "teacher": teacher}, body)
 
 
-def cache_encoding(spec: Spec, data: Artifact) -> Any:
-    """How the teacher's outputs for this data are stored."""
-    from distill_platform.cache import Encoding
-    from distill_platform.data.examples import open_schema
+def layer_bytes(spec: Spec, data: Artifact | None) -> int | None:
+    """Bytes that a row of the cache takes for `cache.layers`; None before the data, or for a teacher that is given.
 
-    return Encoding(spec.cache.codec, len(open_schema(data).class_names), spec.cache.dtype)
+    Raises ModelError for layers that the teacher to be trained will not have.
+    """
+    from distill_platform.data.examples import open_schema
+    from distill_platform.models import Preprocess, SavedModel
+    from distill_platform.models.capture import layer_shapes
+
+    if not spec.cache.layers:
+        return 0
+    if data is None or spec.teacher.model is None:
+        return None
+    schema, given = open_schema(data), spec.teacher.model
+    model = SavedModel(given.name, given.args, schema.input, schema.class_names, Preprocess.of(schema), spec.task)
+    return 2 * sum(math.prod(shape) for shape in layer_shapes(model, spec.cache.layers).values())
+
+
+def encoding_for(spec: Spec, num_classes: int, hidden_size: int | None = None) -> Any:
+    """How outputs of so many classes are stored. Raises InputError for a `cache` section that does not fit them."""
+    from distill_platform.cache import choose_encoding
+    from distill_platform.spec.checks import distillation_demands
+
+    settings = spec.cache.model_dump(include={"codec", "dtype", "keep"})
+    demands = [demand for _, demand in distillation_demands({"objective": spec.objective, "sweep": spec.sweep})]
+    return choose_encoding(num_classes, demands, hidden_size=hidden_size, **settings)
 
 
 def baseline(spec: Spec, data: Artifact, workspace: Workspace) -> Artifact:

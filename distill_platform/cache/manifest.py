@@ -8,6 +8,7 @@ from typing import Any
 
 from distill_platform.artifact import Artifact
 from distill_platform.cache.encoding import Encoding
+from distill_platform.data.views import Views
 from distill_platform.errors import CacheMismatch, FormatError
 
 MANIFEST_FILE = "manifest.json"
@@ -30,8 +31,11 @@ class Manifest:
     """Belongs to one teacher and one data artifact, by digest.
 
     layers:    name of a kept layer -> shape of one row's values; column `layer.<name>`, fp16.
+    modes:     name of a kept layer -> "pooled" or "whole".
     mixes:     whether rows have a partner: columns `partner` and `weight`.
+    views:     what the views are made by; None in caches of release 0.1, which did not keep it.
     precision: number format of the teacher's arithmetic.
+    output_layer: sha256 of the constants, the teacher's output layer, where the codec needs it; else empty.
     parity:    what was found when a sample was computed again before the cache was sealed.
     """
 
@@ -40,12 +44,15 @@ class Manifest:
     encoding: Encoding
     splits: dict[str, CachedSplit]
     layers: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    modes: dict[str, str] = field(default_factory=dict)
     mixes: bool = False
+    views: Views | None = None
     precision: str = "float32"
+    output_layer: str = ""
     parity: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        return {"format": MANIFEST_FORMAT, **asdict(self)}
+        return {"format": MANIFEST_FORMAT, **asdict(self), "views": _views_json(self.views)}
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> Manifest:
@@ -55,7 +62,10 @@ class Manifest:
             for name, split in given.pop("splits").items()
         }
         layers = {name: tuple(shape) for name, shape in given.pop("layers").items()}
-        return cls(**{**given, "encoding": Encoding(**given["encoding"]), "splits": splits, "layers": layers})
+        views = _views_of(given.pop("views", None))
+        return cls(
+            **{**given, "encoding": Encoding(**given["encoding"]), "splits": splits, "layers": layers, "views": views}
+        )
 
 
 def open_manifest(cache: Artifact) -> Manifest:
@@ -81,6 +91,23 @@ def require(cache: Artifact, *, data: str, teacher: str | None = None) -> Manife
                 "run the cache step again, or give the cache that belongs to it"
             )
     return manifest
+
+
+def _views_json(views: Views | None) -> dict[str, Any] | None:
+    if views is None:
+        return None
+    transforms = [{"name": name, **dict(arguments)} for name, arguments in views.transforms]
+    return {"num": views.num, "seed": views.seed, "transforms": transforms}
+
+
+def _views_of(stored: Mapping[str, Any] | None) -> Views | None:
+    if stored is None:
+        return None
+    transforms = (
+        (given["name"], tuple((name, value) for name, value in sorted(given.items()) if name != "name"))
+        for given in stored["transforms"]
+    )
+    return Views(stored["num"], stored["seed"], tuple(transforms))
 
 
 def _from_format_1(stored: Mapping[str, Any]) -> dict[str, Any]:

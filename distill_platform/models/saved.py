@@ -35,7 +35,7 @@ WEIGHT_TYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": 
 
 @dataclass(frozen=True)
 class SavedModel:
-    """What model.json says, weights apart."""
+    """What model.json says, weights apart. `cache`: digest of the teacher's outputs that it learned from, if it did."""
 
     name: str
     args: Mapping[str, Any]
@@ -43,6 +43,7 @@ class SavedModel:
     class_names: tuple[str, ...]
     preprocess: Preprocess
     task: str = "classification"
+    cache: str | None = None
 
     def build(self, seed: int = 0) -> Network:
         """A network of this kind with weights drawn from `seed`."""
@@ -68,6 +69,8 @@ def save_model(folder: Path, model: SavedModel, network: Network, weights: str =
         "preprocess": model.preprocess.to_json(),
         "weights": {"file": WEIGHTS_FILE, "sha256": sha256_bytes(data), "dtype": weights},
     }
+    if model.cache is not None:
+        description["cache"] = model.cache
     (folder / MODEL_FILE).write_text(json.dumps(description, indent=1, sort_keys=True))
 
 
@@ -100,6 +103,7 @@ def load_network(folder: Path) -> tuple[SavedModel, Network]:
         class_names=tuple(description["class_names"]),
         preprocess=Preprocess.from_json(description["preprocess"]),
         task=description["task"],
+        cache=description.get("cache"),
     )
     network = model.build()
     _load_weights(network, data, folder)

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 
 from distill_platform.artifact import Artifact, Draft
-from distill_platform.data.examples import Examples, open_schema, open_split
+from distill_platform.data.examples import Examples, open_schema, open_split, open_windowed
 from distill_platform.data.loader import Loader
+from distill_platform.data.order import Reader, WindowedOrder, make_order
 from distill_platform.data.schema import Schema
 from distill_platform.data.views import Views
 from distill_platform.errors import ModelError
@@ -37,7 +38,12 @@ def train_teacher(
     """Train a teacher on the labels; write its model folder, curves and validation counts into the draft."""
     schema, train, validation = open_schema(data), open_split(data, "train"), open_split(data, "val")
     model = SavedModel(name, args, schema.input, schema.class_names, Preprocess.of(schema), task)
-    loader = Loader(train, views, settings.batch_size, settings.seed)
+    order = make_order(settings.order, settings.window_examples)
+    readers: tuple[Reader, ...] = ()
+    if isinstance(order, WindowedOrder):
+        train, reader = open_windowed(data, "train", order)
+        readers = (reader,)
+    loader = Loader(train, views, settings.batch_size, settings.seed, order, readers)
     objective = Objective.of(TASKS[task], without_teacher({}))
     trainer = Trainer(model.build(settings.seed), objective, loader, validation, settings)
     with track("teacher", settings.epochs, "epochs") as advance:
