@@ -13,4 +13,7 @@ def verify_cache(cache: Artifact) -> int:
     Raises Corrupt naming the first file that changed.
     """
     open_manifest(cache)
-    return sum(count_rows(cache.read(shard)) for shard in cache.files_under("shards"))
+    shards = cache.files_under("shards")
+    for name in set(cache.files) - set(shards):
+        cache.read(name)
+    return sum(count_rows(cache.read(shard)) for shard in shards)

@@ -6,12 +6,15 @@ and `steps.evaluate` alone goes through it (a test holds that true).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import cast
 
 from torch import Tensor
 
 from distill_platform.artifact import Artifact
-from distill_platform.data.columns import map_columns, read_columns
+from distill_platform.data.columns import map_columns, raw_columns, read_columns
+from distill_platform.data.order import WindowedOrder
+from distill_platform.data.pool import Pool, PooledColumn
 from distill_platform.data.schema import Schema
 
 SCHEMA_FILE = "schema.json"
@@ -39,6 +42,17 @@ def open_split(data: Artifact, split: str) -> Examples:
     """The split "train" or "val"."""
     assert split in ("train", "val"), "the test split is opened by steps.evaluate alone"
     return _open(data, split)
+
+
+def open_windowed(data: Artifact, split: str, order: WindowedOrder) -> tuple[Examples, PooledColumn]:
+    """As `open_split`, for a loader with this order: its inputs are held two windows at a time, and are its reader.
+
+    `inputs` is the reader that comes beside it: of what a tensor does it knows shape, dtype and `index_select`.
+    """
+    column = raw_columns(data, _shards(data, split), ["input"])["input"]
+    pool = Pool({"input": column}, order.block_examples, max_blocks=2 * order.window_blocks)
+    inputs = PooledColumn(pool, "input", column)
+    return replace(open_split(data, split), inputs=cast(Tensor, inputs)), inputs
 
 
 def open_test(data: Artifact) -> tuple[Examples, list[str]]:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import islice
 
-import torch
 from torch import Tensor
 
 from distill_platform.data.examples import Examples
 from distill_platform.data.mixing import MixedLabels, show_with_pairs
+from distill_platform.data.order import GlobalOrder, Order, Reader, Window, in_batches
 from distill_platform.data.views import Views, view_of_epoch
 
 
@@ -30,12 +30,17 @@ class Batch:
 
 @dataclass(frozen=True)
 class Loader:
-    """Shuffled, augmented batches of one split. A last batch of one example is left out: batch norm cannot take it."""
+    """Shuffled, augmented batches of one split. A last batch of one example is left out: batch norm cannot take it.
+
+    readers: told, when a window begins, what is read for it and for the next one.
+    """
 
     examples: Examples
     views: Views
     batch_size: int
     seed: int
+    order: Order = field(default_factory=GlobalOrder)
+    readers: tuple[Reader, ...] = ()
 
     @property
     def num_batches(self) -> int:
@@ -45,10 +50,13 @@ class Loader:
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of an epoch from number `start` on."""
-        generator = torch.Generator().manual_seed(step_seed(self.seed, "order", epoch))
-        order = torch.randperm(len(self.examples), generator=generator)
-        for number in range(start, self.num_batches):
-            index = order[number * self.batch_size : (number + 1) * self.batch_size]
+        windows = self.order.windows(len(self.examples), self.seed, epoch, start * self.batch_size)
+        begun: Window | None = None
+        for window, index in islice(in_batches(windows, self.batch_size, start), self.num_batches - start):
+            if window is not begun:
+                begun = window
+                for reader in self.readers:
+                    reader.prefetch(window.reads)
             yield self._batch(index, view_of_epoch(self.examples.keys.index_select(0, index), epoch, self.views))
 
     def _batch(self, index: Tensor, view: Tensor) -> Batch:
@@ -56,9 +64,3 @@ class Loader:
         labels = self.examples.labels
         mixed = MixedLabels(labels.index_select(0, pairs.partner), pairs.weight) if self.views.mixes else None
         return Batch(index, view, inputs, labels.index_select(0, index), mixed)
-
-
-def step_seed(seed: int, purpose: str, *position: int) -> int:
-    """A seed of 63 bits for one purpose at one position, unrelated to that of any other."""
-    text = "/".join(map(str, (seed, purpose, *position)))
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1

@@ -7,7 +7,7 @@ from typing import Any
 
 import optuna
 
-from distill_platform.data.loader import step_seed
+from distill_platform.data.order import step_seed
 from distill_platform.sweep.space import Settings, Space, settings_of
 
 SEARCHES = ("tpe", "random")

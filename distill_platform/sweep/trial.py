@@ -12,9 +12,11 @@ import torch
 from ray import tune
 
 from distill_platform.artifact import Artifact, put_file
-from distill_platform.cache import open_targets
-from distill_platform.data.examples import open_schema, open_split
+from distill_platform.cache import CachedTargets, open_targets
+from distill_platform.data.examples import Examples, open_schema, open_split, open_windowed
 from distill_platform.data.loader import Loader
+from distill_platform.data.order import Order, WindowedOrder, make_order
+from distill_platform.data.pool import PooledColumn
 from distill_platform.data.views import Views
 from distill_platform.errors import InputError, TrainingDiverged
 from distill_platform.models import Preprocess, SavedModel, save_model
@@ -48,6 +50,35 @@ class TrialJob:
         return Ledger(self.work)
 
 
+@dataclass(frozen=True)
+class TrainingData:
+    """The training split and the teacher's outputs for it, mapped, or with a windowed order read ahead."""
+
+    order: Order
+    examples: Examples
+    targets: CachedTargets | None
+    readers: tuple[PooledColumn | CachedTargets, ...]
+
+    @classmethod
+    def open(cls, job: TrialJob, order: Order) -> TrainingData:
+        """Open what the members of a sweep train on."""
+        pooled: tuple[PooledColumn, ...] = ()
+        if isinstance(order, WindowedOrder):
+            examples, inputs = open_windowed(job.data, "train", order)
+            pooled = (inputs,)
+        else:
+            examples = open_split(job.data, "train")
+        if job.cache is None:
+            return cls(order, examples, None, pooled)
+        targets = open_targets(job.cache, job.data, "train", examples, job.views, order)
+        return cls(order, examples, targets, (*pooled, targets))
+
+    def close(self) -> None:
+        """Give back what pools hold."""
+        for reader in self.readers:
+            reader.close()
+
+
 class MemberTrainable(tune.Trainable):
     """A Tune trial is a member. One `step` trains to the next rung, or to the end.
 
@@ -69,12 +100,11 @@ class MemberTrainable(tune.Trainable):
         self.job = job
         torch.set_num_threads(job.num_threads)
         self.schema = open_schema(job.data)
-        self.examples = {split: open_split(job.data, split) for split in ("train", "val")}
-        self.targets = None
+        self.validation = open_split(job.data, "val")
+        self.validation_targets = None
         if job.cache is not None:
-            self.targets = {
-                name: open_targets(job.cache, job.data, name, self.examples[name]) for name in self.examples
-            }
+            self.validation_targets = open_targets(job.cache, job.data, "val", self.validation, job.views)
+        self.training: TrainingData | None = None
         self._start(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -123,15 +153,25 @@ class MemberTrainable(tune.Trainable):
         train = TrainSettings(**applied["train"])
         args = {name: value for name, value in applied["student"].items() if name != "name"}
         self.model = SavedModel(
-            applied["student"]["name"], args, schema.input, schema.class_names, Preprocess.of(schema), job.task
+            applied["student"]["name"],
+            args,
+            schema.input,
+            schema.class_names,
+            Preprocess.of(schema),
+            job.task,
+            cache=job.cache.digest if job.cache else None,
         )
+        opened = self._training_data(make_order(train.order, train.window_examples))
+        targets = None
+        if opened.targets is not None and self.validation_targets is not None:
+            targets = {"train": opened.targets, "val": self.validation_targets}
         trainer = Trainer(
             self.model.build(train.seed),
             Objective.of(TASKS[job.task], applied["objective"]),
-            Loader(self.examples["train"], job.views, train.batch_size, train.seed),
-            self.examples["val"],
+            Loader(opened.examples, job.views, train.batch_size, train.seed, opened.order, opened.readers),
+            self.validation,
             train,
-            self.targets,
+            targets,
             job.metric,
         )
         checkpoints = Checkpoints(job.work.child(f"checkpoints/{self.number:06d}"))
@@ -141,6 +181,14 @@ class MemberTrainable(tune.Trainable):
             self.undecided = max((rung for rung in job.rungs if rung <= trainer.epoch), default=None)
         self.saver = PeriodicSaver(trainer, checkpoints, job.checkpoint_every_s)
         return trainer
+
+    def _training_data(self, order: Order) -> TrainingData:
+        """The training split as this order reads it; it stays open for the members that follow."""
+        if self.training is None or self.training.order != order:
+            if self.training is not None:
+                self.training.close()
+            self.training = TrainingData.open(self.job, order)
+        return self.training
 
     def _end(self, status: str, reason: str) -> Result:
         trainer = self.trainer

@@ -17,11 +17,11 @@ from torch import Tensor
 
 from distill_platform.cache import CachedTargets
 from distill_platform.data.examples import Examples
-from distill_platform.data.loader import Batch, Loader, step_seed
-from distill_platform.errors import TrainingDiverged
+from distill_platform.data.loader import Batch, Loader
+from distill_platform.data.order import step_seed
+from distill_platform.errors import CacheMismatch, TrainingDiverged
 from distill_platform.models import Network, Output, inference_batch_size
-from distill_platform.objective import Objective
-from distill_platform.objective.losses import soft_targets
+from distill_platform.objective import Objective, kl_to_teacher
 from distill_platform.objective.objective import gradient_shares
 from distill_platform.train.optim import lr_factor, make_optimizer
 
@@ -47,6 +47,8 @@ class TrainSettings:
     patience_epochs: int | None
     precision: str
     seed: int
+    order: str = "global"
+    window_examples: int = 1 << 16
 
 
 class Trainer:
@@ -85,6 +87,11 @@ class Trainer:
     def epoch(self) -> int:
         """Number of the epoch that is next or under way."""
         return len(self.reports)
+
+    @property
+    def cache_digest(self) -> str | None:
+        """Of the cache that it learns from; None without one."""
+        return self.targets["train"].digest if self.targets else None
 
     @property
     def best_epoch(self) -> int:
@@ -144,8 +151,7 @@ class Trainer:
         if self.targets is not None:
             index = torch.arange(len(self.validation))
             target = self.targets["val"](index, torch.zeros_like(index))
-            logits = outputs[task.output].values.double()
-            metrics["kl_to_teacher"] = soft_targets(logits, target.logits, temperature=1.0).item()  # type: ignore[attr-defined]
+            metrics["kl_to_teacher"] = kl_to_teacher(Output(outputs[task.output].values.double()), target).item()
         return metrics
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -155,10 +161,17 @@ class Trainer:
         for index, entry in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in entry.items()}
         position = {"step": self.step, "sums": self._sums, "shares": self._shares, "reports": self.reports}
-        return tensors, {**position, "scaler": self.scaler.state_dict()}
+        return tensors, {**position, "scaler": self.scaler.state_dict(), "cache": self.cache_digest}
 
     def load_state(self, tensors: Mapping[str, Tensor], position: Mapping[str, Any]) -> None:
-        """Continue from what `state` gave."""
+        """Continue from what `state` gave. Raises CacheMismatch if that was trained on another cache."""
+        kept = position.get("cache", self.cache_digest)  # checkpoints of release 0.1 do not say
+        if kept != self.cache_digest:
+            got, wanted = (digest[:12] if digest else "none" for digest in (kept, self.cache_digest))
+            raise CacheMismatch(
+                f"a checkpoint after step {position['step']} was trained on cache {got}, this run has {wanted}; "
+                "`distill retry STEP` drops the unfinished work and starts over"
+            )
         self.network.load_state_dict(_under("weights.", tensors))
         self.best_weights = _under("best.", tensors)
         entries: dict[int, dict[str, Tensor]] = {}

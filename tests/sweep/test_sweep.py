@@ -103,6 +103,7 @@ def test_a_sweep_gives_its_best_member(workspace: LocalStorage, data: Artifact, 
     assert set(curves[0]["terms"]) == {"task", "soft_targets"}
     student = load_student_folder(done.fetch_folder("model"))
     assert list(student.model.args["hidden"]) == winner["settings"]["student.hidden"]
+    assert student.model.cache == cache.digest
     assert done.record["facts"]["trials"]["failed"] == 0
     assert workspace.list("work") == []
 

@@ -14,7 +14,7 @@ from distill_platform.data.examples import open_schema, open_split
 from distill_platform.data.loader import Loader
 from distill_platform.data.mixing import show
 from distill_platform.data.views import Views, augment
-from distill_platform.errors import Corrupt, TrainingDiverged
+from distill_platform.errors import CacheMismatch, Corrupt, TrainingDiverged
 from distill_platform.models import Network, Preprocess, SavedModel, load_network
 from distill_platform.objective import Objective
 from distill_platform.storage import LocalStorage
@@ -32,8 +32,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
 class Targets:
     """A teacher that answers the same for everything; a fault can be planted at a step."""
 
-    def __init__(self, value: float = 1.0) -> None:
-        self.value = value
+    def __init__(self, value: float = 1.0, digest: str = "a" * 64) -> None:
+        self.value, self.digest = value, digest
 
     def __call__(self, index: torch.Tensor, view: torch.Tensor) -> DenseTarget:
         return DenseTarget(torch.tensor([[self.value, 0.0, 0.0]]).repeat(len(index), 1))
@@ -88,6 +88,21 @@ def test_resumed_and_uninterrupted_training_end_bit_identical(
     assert untimed(resumed.reports) == untimed(whole.reports)
     for name, value in whole.load_best().state_dict().items():
         assert torch.equal(value, resumed.load_best().state_dict()[name]), name
+
+
+def test_a_checkpoint_goes_on_with_its_own_cache_alone(data: Artifact) -> None:
+    started = trainer(data, Targets())
+    started.run_epoch()
+    tensors, position = started.state()
+    trainer(data, Targets()).load_state(tensors, position)
+    with pytest.raises(
+        CacheMismatch, match=r"after step 7 was trained on cache aaaaaaaaaaaa, this run has bbbbbbbbbbbb"
+    ):
+        trainer(data, Targets(digest="b" * 64)).load_state(tensors, position)
+    with pytest.raises(CacheMismatch, match=r"was trained on cache aaaaaaaaaaaa, this run has none"):
+        trainer(data).load_state(tensors, position)
+    del position["cache"]  # as release 0.1 wrote it
+    trainer(data, Targets(digest="b" * 64)).load_state(tensors, position)
 
 
 def test_a_flipped_byte_in_a_checkpoint_is_refused(data: Artifact, tmp_path: Path) -> None:
