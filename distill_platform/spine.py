@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -127,7 +128,7 @@ def plan(
         "spec": spec.name,
         "workspace": place.storage.uri,
         "steps": rows,
-        "cache": _cache_size(spec, made.get("prepare")),
+        "cache": _cache_size(spec, made.get("prepare"), _hidden_size(spec, made)),
         "trials": {"sweep": spec.sweep.trials, "baseline": spec.sweep.trials, "epochs_each": spec.train.epochs},
         "resolved": {
             "cache_workers": spec.resources.cache_workers,
@@ -164,30 +165,58 @@ def _plan_row(step: str, call: Callable[[], Artifact], made: dict[str, Artifact]
     return {"step": step, "status": "ready", "key": made[step].key, "uri": made[step].uri}
 
 
-def _cache_size(spec: Spec, data: Artifact | None) -> dict[str, Any]:
-    """Bytes that the cache takes: exact once the data is prepared, from a glance at the source before."""
-    from distill_platform.cache import CODECS, Encoding
-    from distill_platform.cache.codecs import KEY_BYTES
+def _cache_size(spec: Spec, data: Artifact | None, hidden_size: int | None) -> dict[str, Any]:
+    """What the cache takes, and from how many trials on it costs less than a live teacher.
+
+    Exact once the data is prepared, from a glance at the source before; counts are of teacher passes: a cache costs one
+    per row, a live teacher one per training example, epoch and trial.
+    """
+    from distill_platform.cache.codecs import CODECS, KEY_BYTES
+    from distill_platform.data.pool import fits_in_memory
+
+    counted = _counts(spec, data)
+    layers = steps.layer_bytes(spec, data)
+    if counted is None or layers is None or (spec.cache.codec == "head" and hidden_size is None):
+        unknown = ("bytes", "rows", "codec", "bytes_per_unit", "pays_from_trials", "fits_in_memory")
+        return {**dict.fromkeys(unknown), "exact": False}
+    num_train, num_val, num_classes = counted
+    rows = num_train * spec.data.views.num + num_val
+    encoding = steps.encoding_for(spec, num_classes, hidden_size)
+    unit_bytes = CODECS[encoding.codec].bytes_per_unit(encoding)
+    return {
+        "bytes": rows * (KEY_BYTES + unit_bytes + layers),
+        "rows": rows,
+        "codec": encoding.codec,
+        "bytes_per_unit": unit_bytes,
+        "pays_from_trials": math.ceil(rows / max(1, num_train * spec.train.epochs)),
+        "fits_in_memory": fits_in_memory(rows * unit_bytes),
+        "exact": data is not None,
+    }
+
+
+def _hidden_size(spec: Spec, made: Mapping[str, Artifact]) -> int | None:
+    """What codec head stores of each output; known once the teacher is there."""
+    if spec.cache.codec != "head" or "teacher" not in made:
+        return None
+    from distill_platform.teacher import hidden_size
+
+    return hidden_size(made["teacher"], made["prepare"])
+
+
+def _counts(spec: Spec, data: Artifact | None) -> tuple[int, int, int] | None:
+    """(training examples, validation examples, classes); None where they are not known before the data is prepared."""
     from distill_platform.data.prepare import describe_source
 
-    num_views = spec.data.views.num
     if data is not None:
         counts = data.record["facts"]["counts"]
-        num_classes = len(data.record["facts"]["schema"]["class_names"])
-        rows = counts["train"] * num_views + counts["val"]
-    else:
-        options = {name: value for name, value in steps.source_options(spec).items() if name != "seed"}
-        num_examples, _, known_classes = describe_source(**options)
-        if num_examples is None or known_classes is None:
-            return {"bytes": None, "rows": None, "exact": False}
-        num_classes, split = known_classes, spec.data.split
-        val, test = getattr(split, "val", 0.0), getattr(split, "test", 0.0)
-        held_out = test if isinstance(test, float) else 0.0
-        rows = round(num_examples * ((1 - val - held_out) * num_views + val))
-    row_bytes = KEY_BYTES + CODECS[spec.cache.codec].bytes_per_unit(
-        Encoding(spec.cache.codec, num_classes, spec.cache.dtype)
-    )
-    return {"bytes": rows * row_bytes, "rows": rows, "exact": data is not None}
+        return counts["train"], counts["val"], len(data.record["facts"]["schema"]["class_names"])
+    options = {name: value for name, value in steps.source_options(spec).items() if name != "seed"}
+    num_examples, _, num_classes = describe_source(**options)
+    if num_examples is None or num_classes is None:
+        return None
+    val, test = getattr(spec.data.split, "val", 0.0), getattr(spec.data.split, "test", 0.0)
+    held_out = test if isinstance(test, float) else 0.0
+    return round(num_examples * (1 - val - held_out)), round(num_examples * val), num_classes
 
 
 def _resolved(spec: Spec, ray_address: str | None) -> Spec:

@@ -268,7 +268,7 @@ def test_what_a_run_made_is_found_by_the_other_commands(finished, distill, monke
     assert [trial["member"] for trial in trials["trials"]] in ([0, 1], [1, 0])
     assert trials["trials"][0]["score"] >= trials["trials"][1]["score"]
     cache = json.loads(distill("cache", "inspect", "--json").stdout)
-    assert (cache["codec"], cache["num_classes"]) == ("dense", 3)
+    assert cache["encoding"]["num_classes"] == 3
     rows = sum(split["num_examples"] for split in cache["splits"].values())
     assert json.loads(distill("cache", "verify", "--json").stdout)["rows"] == rows
     (listed,) = json.loads(distill("models", "list", "--json").stdout)
@@ -290,6 +290,17 @@ def test_a_changed_byte_in_the_cache_is_found(finished, distill, monkeypatch):
     done = distill("cache", "verify")
     shard.write_bytes(intact)
     assert (done.exit_code, shard.name in done.stderr) == (1, True)
+
+
+def test_what_a_run_refers_to_is_no_garbage(finished, session_scratch, distill, monkeypatch):
+    folder, document = finished
+    monkeypatch.chdir(folder)
+    collected = json.loads(distill("cache", "gc", "--delete", "--grace-hours", "0", "--json").stdout)
+    assert (collected["deleted"], collected["garbage"]) == (True, [])
+    again = _distill_in(folder, session_scratch, "run", "spec.yaml", "--json")
+    steps = json.loads(again.stdout)["steps"]
+    assert {steps[step]["status"] for step in list(steps)[:8]} == {"reused"}
+    assert steps["cache"]["digest"] == document["steps"]["cache"]["digest"]
 
 
 def test_plan_says_what_is_there(finished, distill, monkeypatch):

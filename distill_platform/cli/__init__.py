@@ -4,7 +4,8 @@ app.py        the commands put together, errors as messages, plug-ins
 options.py    options that many commands share
 console.py    progress on stderr, one JSON document or a table on stdout
 runs.py       run, plan, init, schema, status, logs, stop, retry, report
-artifacts.py  sweep results, cache inspect, cache verify
+artifacts.py  sweep results
+cache.py      cache inspect, verify, audit, gc
 models.py     models list, show, promote, rollback, history, sync, approve
 doctor.py     what works here, what does not, what to do
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from distill_platform.cli import artifacts, doctor, models, runs
+from distill_platform.cli import artifacts, cache, doctor, models, runs
 from distill_platform.cli.options import DEBUG
 from distill_platform.errors import DistillError
 
@@ -54,7 +54,7 @@ def build_app() -> typer.Typer:
         app.command()(command)
     app.command()(doctor.doctor)
     app.add_typer(artifacts.sweep_app)
-    app.add_typer(artifacts.cache_app)
+    app.add_typer(cache.app)
     app.add_typer(models.app)
     for entry in sorted(entry_points(group=PLUGINS), key=lambda entry: entry.name):
         _add_plugin(app, entry)

@@ -1,4 +1,4 @@
-"""Commands that look into what steps made: a sweep's trials, a teacher's cache."""
+"""Commands that look into what steps made: a sweep's trials."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from distill_platform.artifact import Artifact
 
 sweep_app = typer.Typer(name="sweep", help="What a sweep tried.", no_args_is_help=True)
-cache_app = typer.Typer(name="cache", help="A teacher's outputs at rest.", no_args_is_help=True)
 
 
 @sweep_app.callback()
@@ -36,7 +35,7 @@ def results(
     """The trials of a run's sweep, best first."""
     from distill_platform.sweep.results import TRIALS_FILE, read_trials
 
-    artifact = _artifact_of(workspace, run, "baseline" if baseline else "sweep")
+    artifact = artifact_of(workspace, run, "baseline" if baseline else "sweep")
     if output is not None:
         output.write_bytes(artifact.read(TRIALS_FILE))
     trials = sorted(
@@ -62,37 +61,7 @@ def results(
     console.print_table(artifact.uri, columns, rows)
 
 
-@cache_app.command()
-def inspect(
-    run: RunOption = None, workspace: Workspace = "./runs", as_json: Json = False, debug: Debug = False
-) -> None:
-    """What a run's cache holds, and whom it belongs to."""
-    from distill_platform.cache import open_manifest
-
-    artifact = _artifact_of(workspace, run, "cache")
-    document = {"uri": artifact.uri, "size_bytes": artifact.size_bytes(), **open_manifest(artifact).to_json()}
-    if as_json:
-        console.print_json(document)
-        return
-    splits = document.pop("splits")
-    rows = [*document.items(), *((f"split {name}", _describe_split(split)) for name, split in splits.items())]
-    console.print_table("", ("cache", ""), rows)
-
-
-@cache_app.command()
-def verify(run: RunOption = None, workspace: Workspace = "./runs", as_json: Json = False, debug: Debug = False) -> None:
-    """Read every file of a run's cache again, against the hashes that it was committed with."""
-    from distill_platform.cache import verify_cache
-
-    artifact = _artifact_of(workspace, run, "cache")
-    rows = verify_cache(artifact)
-    if as_json:
-        console.print_json({"uri": artifact.uri, "rows": rows, "intact": True})
-    else:
-        typer.echo(f"{artifact.uri}: {rows:,} rows, all as they were written")
-
-
-def _artifact_of(workspace: str, run_id: str | None, step: str) -> Artifact:
+def artifact_of(workspace: str, run_id: str | None, step: str) -> Artifact:
     """The artifact that a run has for a step. Raises InputError if it has none."""
     from distill_platform.artifact import open_artifact
     from distill_platform.runs import read_run
@@ -107,14 +76,6 @@ def _artifact_of(workspace: str, run_id: str | None, step: str) -> Artifact:
             raise InputError(f"the {step} artifact of run {run.id} is gone; run its spec again to make it")
         raise InputError(f"run {run.id} ({run.status}) has no {step} yet; it has: {', '.join(run.steps) or 'nothing'}")
     return artifact
-
-
-def _best_first(trial: dict[str, Any]) -> tuple[bool, float]:
-    return trial["score"] is None, -(trial["score"] or 0.0)
-
-
-def _describe_split(split: dict[str, Any]) -> str:
-    return f"{split['num_examples']:,} examples, {split['num_views']} views, {len(split['shards'])} shards"
 
 
 def _short(value: Any) -> str:

@@ -201,19 +201,29 @@ def _run(spec: Spec, workspace: str, ray: str | None, tracking_uri: str | None, 
 def _show_plan(planned: dict[str, Any]) -> None:
     rows = [(row["step"], row["status"], row["key"] and row["key"][:12], row["uri"]) for row in planned["steps"]]
     console.print_table(f"{planned['spec']} in {planned['workspace']}", ("step", "status", "key", "artifact"), rows)
-    size, trials = planned["cache"], planned["trials"]
-    about = "" if size["exact"] else "about "
-    cache = "size unknown until the data is prepared"
-    if size["bytes"] is not None:
-        cache = f"{about}{size['bytes']:,} bytes in {size['rows']:,} rows"
+    trials = planned["trials"]
     each = f"of {trials['epochs_each']} epochs at most"
     console.print_facts(
         {
-            "cache": cache,
+            **_cache_facts(planned["cache"]),
             "trials": f"{trials['sweep']} with the teacher and {trials['baseline']} without, {each}",
             **{name.replace("_", " "): value for name, value in planned["resolved"].items()},
         }
     )
+
+
+def _cache_facts(size: dict[str, Any]) -> dict[str, str]:
+    if size["bytes"] is None:
+        return {"cache": "size unknown until data and teacher are there"}
+    about = "" if size["exact"] else "about "
+    unit = f"codec {size['codec']}, {size['bytes_per_unit']:,} bytes per output"
+    facts = {
+        "cache": f"{about}{size['bytes']:,} bytes in {size['rows']:,} rows; {unit}",
+        "cache pays": f"from {size['pays_from_trials']} trials on, against a live teacher",
+    }
+    if not size["fits_in_memory"]:
+        facts["note"] = "the cache is more than half of this machine's memory; set train.order: windowed"
+    return facts
 
 
 def _show_result(document: dict[str, Any]) -> None:

@@ -84,14 +84,14 @@ def test_killed_inside_the_cache_no_row_is_lost_or_doubled(
     undisturbed: RunResult, spec_path: Path, tmp_path: Path
 ) -> None:
     expect_kill(start(spec_path, str(tmp_path), DIE_IN_CACHE))
-    markers = LocalStorage(tmp_path).list("work/cache")
+    markers = [name for name in LocalStorage(tmp_path).list("work/cache") if "/shards/" in name]
     assert len(markers) >= 1
     before = {marker: json.loads(LocalStorage(tmp_path).read(marker)) for marker in markers}
     finish(start(spec_path, str(tmp_path)))
     cache = made(tmp_path, "cache")
     assert cache.digest == undisturbed.steps["cache"]["digest"]
     for marker, entry in before.items():
-        name = "/".join(marker.split("/")[3:]).removesuffix(".json")
+        name = f"shards/{Path(marker).stem}"
         assert cache.record["files"][name] == entry
 
 
