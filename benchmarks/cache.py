@@ -1,141 +1,265 @@
-"""The cache at rest and in use: writing, reading, opening, decoding; and data and caches to measure with."""
+"""The teacher cache against its peers, in one run: reading, writing, bytes at rest, memory.
+
+    python benchmarks/cache.py [--quick] [--json] [--peers-python PATH]
+
+Peers from PyPI live in an environment of their own; the platform does not depend on them:
+
+    python -m venv ~/.cache/distill-peers
+    ~/.cache/distill-peers/bin/pip install torch==2.13.0
+    ~/.cache/distill-peers/bin/pip install -r benchmarks/peers/requirements.txt
+    python benchmarks/cache.py --json --peers-python ~/.cache/distill-peers/bin/python
+
+Without it, what needs them is null, and why is said.
+
+warm_read_vs_mmap            shuffled batches of 256 rows of 100 classes, warm, from (example, view) to fp32: rate over
+                             that of a memory map with `index_select(out=)` that does the same, row numbers included
+warm_read_vs_best_peer       the same rate over that of the fastest peer: peers/layouts.py says how each is read
+dense_write_vs_fixed_binary  one shard from fp32 logits: rate over that of uncompressed fixed-size binary Parquet
+                             without checksums, the platform's having those of its pages; `_with_checksums`: both have
+                             them; `_hashed`: the platform's time is up to the file's sha256, the other's has neither
+bytes_per_token_128k         bytes of the columns of `sampled` at V = 131,072, K being the codec's own or, if that is
+                             more, the fewest whose variance is that of 50 independent draws or less
+bytes_per_example_100        bytes of the columns of the codec that the platform itself chooses for 100 classes and
+                             temperatures from 1 to 8; `_with_keys`, of both: all of the file
+memory_4_trials_vs_1         memory of the cache in four trials over one: memory.py defines it
+
+dense.py        write and read arms                made.py       data and caches to measure with
+peer_workers.py peers in their own processes       peers/        what runs there
+sizes.py        bytes at rest, variance            teachers.py   the logits that are stored
+memory.py       trials that share a cache          verified.py   what is hashed, and when
+timing.py       how figures are taken
+
+Arms of one comparison take turns, each on one torch thread, after a round of warm-up. Times are CPU-seconds of the
+process that does the work, all of its threads; ratios are of medians, `of_minima` of each arm's fastest repeat.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+import os
+import statistics
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
+import dense
 import torch
-from timing import Seconds, empty_scratch, interleaved, timed
-from torch import Tensor
+import typer
+from memory import measure_memory
+from peer_workers import Worker, peers
+from rich.console import Console
+from rich.table import Table
+from sizes import encodings, matched_keep, measure_examples, measure_tokens
+from teachers import token_teacher
+from timing import Seconds, empty_scratch, hardware, interleaved
+from verified import measure_hashing
 
-from distill_platform.artifact import Artifact, Draft, produce
-from distill_platform.cache import CODECS, Manifest, open_manifest, open_targets
-from distill_platform.cache.manifest import MANIFEST_FILE, CachedSplit
-from distill_platform.cache.writer import plan_shards, write_shard
-from distill_platform.data.columns import ROW_GROUP_ROWS, map_columns, write_columns
-from distill_platform.data.examples import open_schema, open_split
-from distill_platform.data.schema import InputSpec, Schema
-from distill_platform.data.views import Views
-from distill_platform.storage import Storage
+from distill_platform.artifact import library_versions
+from distill_platform.cache import CODECS
+from distill_platform.cache.choice import Demand, choose_encoding
+from distill_platform.objective import LOSSES
+from distill_platform.storage import LocalStorage
 
-NUM_CLASSES, NUM_VIEWS, BATCH_SIZE = 100, 4, 256
-NUM_VALIDATION = 64
-ROW_BYTES = 16 + 2 + NUM_CLASSES * 2
-"""Key, view, fp16 logits."""
+SOFT_TARGETS = Demand(LOSSES["soft_targets"].accepts, (1.0, 2.0, 4.0, 8.0))
+HEADLINES = (
+    "warm_read_vs_mmap",
+    "warm_read_vs_best_peer",
+    "dense_write_vs_fixed_binary",
+    "bytes_per_token_128k",
+    "bytes_per_example_100",
+    "memory_4_trials_vs_1",
+)
 
 
-def measure_write(folder: Path, num_rows: int, repeats: int) -> Seconds:
-    """One shard of dense fp16 logits with their keys, from the fp32 logits `[N, C]` that a teacher gives."""
-    rng = np.random.default_rng(0)
-    logits_NC = rng.standard_normal((num_rows, NUM_CLASSES), np.float32)
-    keys = {
-        "key": rng.integers(0, 256, (num_rows, 16), np.uint8),
-        "view": np.arange(num_rows, dtype=np.int16) % NUM_VIEWS,
+@dataclass(frozen=True)
+class Sizes:
+    """How much of everything. rows: of 100 classes. tokens: written with `sampled`; with other codecs other_tokens."""
+
+    rows: int = 1 << 20
+    peer_rows: int = 1 << 20
+    repeats: int = 11
+    peer_repeats: int = 3
+    vocabulary: int = 131_072
+    tokens: int = 131_072
+    other_tokens: int = 1024
+    variance_tokens: int = 512
+    variance_repeats: int = 16
+
+
+QUICK = Sizes(8192, 4096, 3, 1, 2048, 512, 128, 64, 4)
+
+
+def measure(sizes: Sizes, peers_python: Path | None) -> dict[str, Any]:
+    """Everything, as the document that `--json` prints."""
+    machine = hardware()
+    with empty_scratch(), tempfile.TemporaryDirectory(prefix="distill-bench-") as name:
+        write = dense.measure_write(Path(name), min(sizes.rows, 65_536), sizes.repeats)
+        read, hashed = measure_read(Path(name), sizes.rows, sizes.repeats)
+        with_peers = measure_peers(Path(name) / "peers", sizes.peer_rows, sizes.peer_repeats, peers_python)
+        stored = measure_sizes(Path(name) / "sizes", sizes)
+    memory = measure_memory(sizes.rows)
+    seconds = {"write": write, "read": read, "read_with_peers": with_peers.pop("cpu_seconds")}
+    return {
+        **ratios(seconds, statistics.median),
+        **headline_sizes(stored),
+        "memory_4_trials_vs_1": memory["cache_4_trials_vs_1"],
+        "of_minima": ratios(seconds, min),
+        "peers": with_peers,
+        "bytes_hashed": hashed,
+        "stored": stored,
+        "memory": memory,
+        "rates": rates(seconds, sizes),
+        "cpu_seconds": seconds,
+        "sizes": vars(sizes),
+        "hardware": machine,
+        "libraries": library_versions(),
     }
 
-    def encode() -> dict[str, np.ndarray[Any, Any]]:
-        return CODECS["dense"].encode(logits_NC, "float16")
 
-    def by_hand() -> dict[str, np.ndarray[Any, Any]]:
-        return {**keys, "logits": torch.from_numpy(logits_NC).half().numpy()}
+def measure_read(folder: Path, num_rows: int, repeats: int) -> tuple[Seconds, dict[str, int]]:
+    """CPU-seconds of a warm pass by arm, and what is hashed on the way."""
+    cached = dense.make_dense(LocalStorage(folder / "workspace"), folder, num_rows)
+    order = torch.randperm(num_rows)
+    asked = [(rows // dense.NUM_VIEWS, rows % dense.NUM_VIEWS) for rows in order.split(dense.BATCH_SIZE)]
+    return interleaved(dense.read_arms(cached, order), repeats), measure_hashing(cached, asked)
 
-    def write_plain() -> None:
-        with (folder / "plain").open("wb") as file:
-            for values in by_hand().values():
-                values.tofile(file)
 
-    def write_fixed_binary() -> None:
-        arrays = {
-            name: pa.Array.from_buffers(pa.binary(values[0].nbytes), num_rows, [None, pa.py_buffer(values)])
-            for name, values in by_hand().items()
-        }
-        options = {"compression": "none", "use_dictionary": False, "write_statistics": False}
-        pq.write_table(pa.table(arrays), folder / "fixed.parquet", row_group_size=ROW_GROUP_ROWS, **options)
+def measure_peers(folder: Path, num_rows: int, repeats: int, python: Path | None) -> dict[str, Any]:
+    """CPU-seconds of a warm pass over the same rows, the platform's and each peer's, and what is known of each peer."""
+    folder.mkdir()
+    cached = dense.make_dense(LocalStorage(folder / "workspace"), folder, num_rows)
+    platform = dense.read_arms(cached, torch.randperm(num_rows))["platform"]
+    with peers(python, cached.mapped.numpy(), folder, dense.BATCH_SIZE) as (workers, missing):
+        seeds = count(1)
+        arms = {name: partial(_read_pass, worker, seeds) for name, worker in workers.items()}
+        seconds = interleaved({"platform": platform, **arms}, repeats)
+        facts = {name: _facts(worker, num_rows) for name, worker in workers.items()}
+    return {"of": facts, "missing": missing, "cpu_seconds": seconds}
 
-    arms = {
-        "platform": timed(lambda: write_columns(folder / "platform.parquet", {**keys, **encode()})),
-        "memmap": timed(write_plain),
-        "fixed binary": timed(write_fixed_binary),
-        "encoding, part of platform": timed(encode),
+
+def _read_pass(worker: Worker, seeds: Iterator[int]) -> float:
+    return worker.read_pass(next(seeds))
+
+
+def _facts(worker: Worker, num_rows: int) -> dict[str, Any]:
+    return {**worker.facts, "bytes_per_row": worker.facts["size_bytes"] / num_rows}
+
+
+def measure_sizes(folder: Path, sizes: Sizes) -> dict[str, Any]:
+    """Bytes per token and per example of every codec, and the variance of `sampled`."""
+    teacher = token_teacher(sizes.vocabulary, sizes.variance_tokens)
+    variance = matched_keep(teacher, sizes.variance_tokens, sizes.variance_repeats)
+    keep = max(variance["keep"], encodings(sizes.vocabulary, 0)["sampled"].keep)
+    num_tokens = {name: sizes.tokens if name == "sampled" else sizes.other_tokens for name in CODECS}
+    logits_NC = 3 * torch.randn(4096, dense.NUM_CLASSES)
+    return {
+        "tokens": measure_tokens(folder / "tokens", teacher, num_tokens, keep),
+        "examples": measure_examples(folder / "examples", logits_NC, min(sizes.rows, 65_536)),
+        "chosen_for_100": choose_encoding(dense.NUM_CLASSES, [SOFT_TARGETS]).codec,
+        "variance": variance,
     }
-    return interleaved(arms, repeats)
 
 
-def measure_read(workspace: Storage, folder: Path, num_rows: int, repeats: int) -> Seconds:
-    """Shuffled batches of one epoch, warm; opening the cache again; decoding it, verified, on a new machine."""
-    data = make_data(workspace, num_rows // NUM_VIEWS, side=2, num_classes=NUM_CLASSES)
-    views = Views.of(NUM_VIEWS, 0, [{"name": "shift", "pixels": 1}])
-    cache = make_cache(workspace, data, views, lambda inputs: torch.randn(len(inputs), NUM_CLASSES))
-    examples = open_split(data, "train")
-    targets = open_targets(cache, data, "train", examples)
-    targets.columns["logits"].numpy().tofile(folder / "logits")
-    shape = targets.columns["logits"].shape
-    mapped = torch.from_file(str(folder / "logits"), size=shape.numel(), dtype=torch.float16).reshape(shape)
-    shards = open_manifest(cache).splits["train"].shards
-    out = torch.empty(BATCH_SIZE, NUM_CLASSES, dtype=torch.float16)
-    order = torch.randperm(len(examples))[: rows_read(num_rows)]
-    batches = [(index, torch.randint(NUM_VIEWS, (BATCH_SIZE,))) for index in order.split(BATCH_SIZE)]
-    rows_of_batches = [index * NUM_VIEWS + view for index, view in batches]
+def ratios(seconds: Mapping[str, Seconds], typical: Callable[[Sequence[float]], float]) -> dict[str, Any]:
+    """Rates of the platform over those of what it is measured against: more is better."""
 
-    def decode_cold() -> float:
-        with empty_scratch():
-            return timed(lambda: map_columns(cache, shards, ["logits"]))()
+    def over(arms: str, other: str, arm: str = "platform") -> float:
+        return typical(seconds[arms][other]) / typical(seconds[arms][arm])
 
-    arms = {
-        "platform": timed(lambda: [targets(index, view) for index, view in batches]),
-        "memmap": timed(lambda: [torch.index_select(mapped, 0, rows, out=out).float() for rows in rows_of_batches]),
-        "row numbers, part of platform": timed(lambda: [index * NUM_VIEWS + view for index, view in batches]),
-        "open again": timed(lambda: open_targets(cache, data, "train", examples)),
-        "cold decode": decode_cold,
+    against = {name: over("read_with_peers", name) for name in seconds["read_with_peers"] if name != "platform"}
+    return {
+        "warm_read_vs_mmap": over("read", "memmap from (example, view)"),
+        "warm_read_vs_mmap_given_rows": over("read", "memmap"),
+        "warm_read_vs_best_peer": min(against.values(), default=None),
+        "warm_read_vs_each_peer": against,
+        "dense_write_vs_fixed_binary": over("write", "fixed binary"),
+        "dense_write_vs_fixed_binary_with_checksums": over("write", "fixed binary, checksums"),
+        "dense_write_vs_fixed_binary_hashed": over("write", "fixed binary", "platform, hashed"),
     }
-    return interleaved(arms, repeats)
 
 
-def rows_read(num_rows: int) -> int:
-    """Rows of one epoch: one view of each example, in whole batches."""
-    return num_rows // NUM_VIEWS // BATCH_SIZE * BATCH_SIZE
+def headline_sizes(stored: Mapping[str, Any]) -> dict[str, float]:
+    """Bytes per unit of what each kind of task stores by default."""
+    token, example = stored["tokens"]["sampled"], stored["examples"][stored["chosen_for_100"]]
+    return {
+        "bytes_per_token_128k": token["payload"],
+        "bytes_per_token_128k_with_keys": token["file"],
+        "bytes_per_example_100": example["payload"],
+        "bytes_per_example_100_with_keys": example["file"],
+    }
 
 
-def make_data(workspace: Storage, num_examples: int, side: int, num_classes: int) -> Artifact:
-    """Random grey images as `prepare` lays them down; nothing that is measured depends on what they show."""
-    spec = InputSpec("image", (side, side, 1), "uint8", 0, 255)
-    rng = np.random.default_rng(0)
-
-    def body(draft: Draft) -> None:
-        for split, num in (("train", num_examples), ("val", NUM_VALIDATION)):
-            columns = {
-                "key": rng.integers(0, 256, (num, 16), np.uint8),
-                "input": rng.integers(0, 256, (num, *spec.shape), np.uint8),
-                "label": rng.integers(0, num_classes, num),
-            }
-            write_columns(draft.path(f"splits/{split}-00000.parquet"), columns)
-        class_names = tuple(str(number) for number in range(num_classes))
-        draft.write_json("schema.json", Schema(spec, class_names, {}, mean=(127.5,), std=(73.9,)).to_json())
-
-    return produce(workspace, "prepare", 1, {"num_examples": num_examples, "side": side}, {}, body)[0]
+def rates(seconds: Mapping[str, Seconds], sizes: Sizes) -> dict[str, dict[str, float]]:
+    """Medians on this machine; they mean nothing on another."""
+    median = {name: {arm: statistics.median(each) for arm, each in arms.items()} for name, arms in seconds.items()}
+    written_mb = min(sizes.rows, 65_536) * dense.ROW_BYTES / 1e6
+    return {
+        "write_mb_per_cpu_s": {arm: written_mb / value for arm, value in median["write"].items()},
+        "read_rows_per_cpu_s": dense.rates(median["read"], sizes.rows),
+        "read_with_peers_rows_per_cpu_s": dense.rates(median["read_with_peers"], sizes.peer_rows),
+    }
 
 
-def make_cache(
-    workspace: Storage, data: Artifact, views: Views, predict: Callable[[Tensor], Tensor], name: str = ""
-) -> Artifact:
-    """The pass of a teacher in this process: shards, then the manifest, committed as one artifact."""
+def as_table(document: Mapping[str, Any]) -> Table:
+    """The figures; the machine as caption."""
+    caption = "{cpu}, {cores} cores, {memory_gib} GiB, one torch thread, load {load_average}".format_map(
+        document["hardware"]
+    )
+    table = Table("figure", "value", "of minima", caption=caption)
+    for name in HEADLINES:
+        table.add_row(name, _shown(document[name]), _shown(document["of_minima"].get(name)))
+    table.add_section()
+    for name, value in _flat(document):
+        table.add_row(name, _shown(value), "")
+    for name, reason in document["peers"]["missing"].items():
+        table.add_row(name, "", reason)
+    return table
 
-    def body(draft: Draft) -> None:
-        splits = {}
-        for split, num_views in (("train", views.num), ("val", 1)):
-            examples = open_split(data, split)
-            shards = plan_shards(split, len(examples), num_views)
-            for shard in shards:
-                write_shard(draft.path(shard.name), shard, examples, views, predict, "dense", "float16", batch_size=128)
-            splits[split] = CachedSplit(len(examples), num_views, tuple(shard.name for shard in shards))
-        num_classes = len(open_schema(data).class_names)
-        draft.write_json(
-            MANIFEST_FILE, Manifest("benchmark", data.digest, "dense", "float16", num_classes, splits).to_json()
-        )
 
-    return produce(workspace, "cache", 1, {"name": name}, {"data": data}, body)[0]
+def _flat(document: Mapping[str, Any]) -> list[tuple[str, float]]:
+    """What stands behind the headlines, a line each."""
+    rows = [(name, value) for name, value in document.items() if isinstance(value, float) and name not in HEADLINES]
+    rows += [(f"warm read vs {name}", value) for name, value in document["warm_read_vs_each_peer"].items()]
+    for unit in ("tokens", "examples"):
+        for codec, each in document["stored"][unit].items():
+            rows.append((f"bytes, {unit}, {codec}", each["payload"]))
+    rows += [(f"variance of sampled, K = {keep}", value) for keep, value in _variances(document)]
+    rows += [(f"bytes hashed: {name}", value) for name, value in document["bytes_hashed"].items()]
+    rows += [("memory_whole_4_trials_vs_1", document["memory"]["whole_4_trials_vs_1"])]
+    return rows + [(f"{rate}: {arm}", value) for rate, arms in document["rates"].items() for arm, value in arms.items()]
+
+
+def _variances(document: Mapping[str, Any]) -> list[tuple[str, float]]:
+    return list(document["stored"]["variance"]["variance_vs_50_draws"].items())
+
+
+def _shown(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.2f}"
+
+
+def main(
+    quick: Annotated[bool, typer.Option("--quick", help="Little of everything: that it runs, not how fast.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    peers_python: Annotated[
+        Path | None, typer.Option(help="The Python of the peers' environment.", envvar="DISTILL_PEERS_PYTHON")
+    ] = None,
+) -> None:
+    """Measure the cache against its peers, on the CPU."""
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # CPU-seconds say nothing about a GPU
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    document = measure(QUICK if quick else Sizes(), peers_python)
+    if as_json:
+        print(json.dumps(document, indent=1, allow_nan=False))
+    else:
+        Console().print(as_table(document))
+
+
+if __name__ == "__main__":
+    typer.run(main)

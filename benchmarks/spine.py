@@ -3,7 +3,8 @@
     python benchmarks/spine.py [--rows N] [--quick] [--json]
 
 timing.py    how figures are taken
-cache.py     write, read, open, decode
+made.py      data and caches to measure with
+dense.py     write, read, open, decode
 step.py      a training step with the cache, without a teacher, with a live one
 
 Arms of one comparison take turns in one process with one torch thread, after a round of warm-up. Times are CPU-seconds,
@@ -33,7 +34,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import cache
+import dense
 import step
 import torch
 import typer
@@ -52,8 +53,8 @@ def measure(num_rows: int, num_steps: int, repeats: int) -> dict[str, Any]:
     shard_rows = min(num_rows, ROWS_PER_SHARD)
     with empty_scratch(), tempfile.TemporaryDirectory(prefix="distill-bench-") as name:
         folder, workspace = Path(name), LocalStorage(Path(name) / "workspace")
-        write = cache.measure_write(folder, shard_rows, repeats)
-        read = cache.measure_read(workspace, folder, num_rows, repeats)
+        write = dense.measure_write(folder, shard_rows, repeats)
+        read = dense.measure_read(workspace, folder, num_rows, repeats)
         fill, steps = step.measure_steps(workspace, num_steps, repeats)
     seconds = {"cache_write": write, "cache_read": read, "cache_fill": fill, "step": steps}
     sizes = {"cache_rows": num_rows, "rows_written": shard_rows, "steps_per_epoch": num_steps}
@@ -98,11 +99,11 @@ def ratios(
 def absolute(seconds: Mapping[str, Any], sizes: Mapping[str, int]) -> dict[str, float | dict[str, float]]:
     """The platform's medians on this machine; they mean nothing on another."""
     median = {name: statistics.median(times) for name, times in seconds["cache_read"].items()}
-    written_mb = sizes["rows_written"] * cache.ROW_BYTES / 1e6
-    decoded_mb = sizes["cache_rows"] * cache.NUM_CLASSES * 2 / 1e6
+    written_mb = sizes["rows_written"] * dense.ROW_BYTES / 1e6
+    decoded_mb = sizes["cache_rows"] * dense.NUM_CLASSES * 2 / 1e6
     return {
         "cache_write_mb_per_cpu_s": written_mb / statistics.median(seconds["cache_write"]["platform"]),
-        "cache_read_rows_per_cpu_s": cache.rows_read(sizes["cache_rows"]) / median["platform"],
+        "cache_read_rows_per_cpu_s": dense.rows_read(sizes["cache_rows"]) / median["platform"],
         "cache_cold_decode_mb_per_cpu_s": decoded_mb / median["cold decode"],
         "cache_open_again_cpu_ms": median["open again"] * 1e3,
         **{

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from cache import make_cache, make_data
+from made import make_cache, make_data
 from timing import Seconds, interleaved, timed
 from torch import Tensor
 
-from distill_platform.cache import CachedTargets, DenseTarget, open_targets
+from distill_platform.cache import CachedTargets, DenseTarget, Encoding, open_targets
 from distill_platform.data.examples import Examples, open_split
 from distill_platform.data.loader import Loader
 from distill_platform.data.views import Views
@@ -32,6 +32,7 @@ STUDENTS: dict[str, tuple[str, dict[str, list[int]]]] = {
 TEACHER = ("cnn", {"channels": [32, 64, 128]})
 TERMS = {"task": {"weight": 0.5}, "soft_targets": {"weight": 0.5, "temperature": 4.0}}
 VIEWS = Views.of(1, 0, [])
+ENCODING = Encoding("dense", NUM_CLASSES)
 
 
 @dataclass(frozen=True)
@@ -53,14 +54,15 @@ def measure_steps(workspace: Storage, num_steps: int, repeats: int) -> tuple[Sec
     teacher = _network(*TEACHER, examples["train"]).eval()
 
     @torch.inference_mode()
-    def predict(inputs: Tensor) -> Tensor:
-        logits: Tensor = teacher(inputs)["logits"].values
-        return logits
+    def predict(inputs: Tensor) -> dict[str, Tensor]:
+        return {"logits": teacher(inputs)["logits"].values}
 
     numbers = itertools.count()
-    fill = {"platform": timed(lambda: make_cache(workspace, data, VIEWS, predict, name=f"fill {next(numbers)}"))}
+    fill = {
+        "platform": timed(lambda: make_cache(workspace, data, VIEWS, predict, ENCODING, name=f"fill {next(numbers)}"))
+    }
     filling = interleaved(fill, min(5, repeats))
-    cache = make_cache(workspace, data, VIEWS, predict)
+    cache = make_cache(workspace, data, VIEWS, predict, ENCODING)
     targets: dict[str, Any] = {
         "without": None,
         "cached": {split: open_targets(cache, data, split, examples[split]) for split in examples},
