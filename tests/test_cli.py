@@ -313,7 +313,7 @@ def test_plan_says_what_is_there(finished, distill, monkeypatch):
     changed = distill("plan", "spec.yaml", "--set", "train.epochs=5").stdout
     assert "to run" in changed
     assert "2 with the teacher and 2 without, of 5 epochs at most" in changed
-    done = distill("retry", "sweep")
+    done = distill("retry", "sweep", "--run", document["run"])
     assert f"step sweep of run {document['run']} is done; there is nothing to retry" in done.stderr
 
 

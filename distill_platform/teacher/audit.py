@@ -214,10 +214,11 @@ def best_device() -> torch.device:
 
 
 def _random_rows(shards: Sequence[ShardRange], num_rows: int, seed: int) -> dict[ShardRange, Tensor]:
-    """Up to `num_rows` rows drawn evenly from all shards, by shard, in order."""
+    """`num_rows` different rows, or all, drawn evenly from all shards, by shard, in order."""
     ends = torch.tensor([shard.num_rows for shard in shards]).cumsum(0)
-    generator = torch.Generator().manual_seed(seed)
-    drawn = torch.randint(int(ends[-1]), (num_rows,), generator=generator).unique()
+    num_all = int(ends[-1])
+    chosen = np.random.default_rng(seed).choice(num_all, min(num_rows, num_all), replace=False)
+    drawn = torch.from_numpy(np.sort(chosen))
     owner = torch.searchsorted(ends, drawn, right=True)
     return {
         shards[number]: drawn[owner == number] - ends[number] + shards[number].num_rows + shards[number].first_row

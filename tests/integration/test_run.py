@@ -66,6 +66,10 @@ def test_the_plan_of_a_done_run_has_nothing_left(done: RunResult, workspace: str
     assert planned["cache"] == {
         "bytes": cache.record["facts"]["num_rows"] * (18 + 3 * 2),
         "rows": cache.record["facts"]["num_rows"],
+        "codec": "dense",
+        "bytes_per_unit": 3 * 2,
+        "pays_from_trials": 1,
+        "fits_in_memory": True,
         "exact": True,
     }
 
