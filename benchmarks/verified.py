@@ -12,7 +12,7 @@ from dense import Cached
 from timing import empty_scratch
 from torch import Tensor
 
-from distill_platform.cache import open_targets
+from distill_platform.cache import open_manifest, open_targets
 
 
 def bytes_hashed(work: Callable[[], object]) -> int:
@@ -53,7 +53,7 @@ def measure_hashing(cached: Cached, batches: list[tuple[Tensor, Tensor]]) -> dic
     with empty_scratch():
         new_machine = bytes_hashed(open_once)
     return {
-        "bytes_stored": cached.cache.size_bytes(),
+        "bytes_stored": cached.cache.size_bytes(*open_manifest(cached.cache).splits["train"].shards),
         "open on a new machine": new_machine,
         "open again": bytes_hashed(open_once),
         "warm pass": bytes_hashed(lambda: [cached.targets(index, view) for index, view in batches]),

@@ -135,6 +135,9 @@ def _take(storage: Storage, name: str, generation: int, ttl_s: float) -> Lease |
     mine = json.dumps({"nonce": uuid.uuid4().hex, **_this_process()}).encode()
     if not storage.create(f"{name}/{generation + 1:08d}.json", mine):
         return None
+    if _latest(storage, name) != generation + 1:  # since it was looked up it has been held, released and forgotten
+        storage.delete(f"{name}/{generation + 1:08d}.json")
+        return None
     _forget(storage, name, before=generation)
     return Lease(storage, name, generation + 1, ttl_s)
 

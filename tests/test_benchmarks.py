@@ -134,8 +134,9 @@ def test_the_cache_without_peers_is_measured_all_the_same_and_what_is_missing_is
     assert all(math.isfinite(document[key]) and document[key] > 0 for key in CACHE_KEYS)
     assert document["warm_read_vs_best_peer"] is None
     assert document["peers"]["missing"].keys() == set(benchmark("peer_workers").PEERS)
-    assert document["bytes_hashed"]["open on a new machine"] >= document["bytes_hashed"]["bytes_stored"] > 0
-    assert document["bytes_hashed"]["warm pass"] == 0
+    hashed = document["bytes_hashed"]
+    assert 0 < hashed["bytes_stored"] <= hashed["open on a new machine"] < 1.1 * hashed["bytes_stored"], "once"
+    assert hashed["warm pass"] == 0
     assert document["memory"]["bytes_of_4_trials"]["mapped"] == pytest.approx(
         document["memory"]["bytes_of_1_trial"]["mapped"], rel=0.1
     ), "four trials map the same pages"

@@ -27,7 +27,7 @@ def test_one_at_a_time(tmp_path: Path) -> None:
 
     def work() -> None:
         for _ in range(5):
-            with leases.hold(storage, "work", ttl_s=5):
+            with leases.hold(storage, "work", ttl_s=60):
                 inside[0] += 1
                 most[0] = max(most[0], inside[0])
                 time.sleep(0.01)
@@ -116,3 +116,24 @@ def test_a_lease_is_taken_without_waiting_or_not_at_all(tmp_path: Path) -> None:
     assert again is not None
     assert again.generation == 2
     again.release()
+
+
+def test_who_was_away_while_others_came_and_went_does_not_hold_what_they_forgot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = LocalStorage(tmp_path)
+    leases.acquire(storage, "work").release()
+    create = LocalStorage.create
+
+    def late(self: LocalStorage, name: str, data: bytes) -> bool:
+        monkeypatch.setattr(LocalStorage, "create", create)
+        for _ in range(3):
+            leases.acquire(storage, "work").release()
+        late.holder = leases.acquire(storage, "work")
+        return create(self, name, data)
+
+    monkeypatch.setattr(LocalStorage, "create", late)
+    assert leases.acquire_free(storage, "work") is None
+    assert late.holder.generation == 5
+    late.holder.check()
+    late.holder.release()
