@@ -45,8 +45,8 @@ class Codec:
     keep:      K unless the spec says otherwise; 0 for a codec that keeps every class.
     compressed: columns that are worth compressing at rest; the others look like noise.
     automatic_classes, automatic_temperature: from how many classes to how many, and up to which temperature,
-               `cache.codec: auto` may choose it: where students were as accurate, and as close to the teacher, as
-               from `dense`. None: never.
+               `cache.codec: auto` may choose it: where benchmarks/cache_quality.py finds its students within the seeds'
+               noise of those of `dense`. None: never.
     """
 
     encode: Callable[[Tensor, Encoding, U64], Columns]

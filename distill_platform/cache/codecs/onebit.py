@@ -1,10 +1,9 @@
 """The K largest logits, and of every other class one bit: on which side of the others' mean it lies.
 
 A side is put back as its own mean, the value of least squared error (Seide et al. 2014, "1-bit stochastic gradient
-descent", section 3.2, do so with gradients). `topk` says nothing of how the others differ; at T = 4 and above, where a
-hundred classes share in the gradient, students taught by it were 0.4 to 0.6% less accurate than by all logits, and by
-this as accurate, in one byte more. Yet their distributions were further from the teacher's, so it is taken by name
-alone.
+descent", section 3.2, do so with gradients). `topk` says nothing of how the others differ; at T = 4, where a hundred
+classes share in the gradient, students taught by it are less accurate than by all logits, and by this as accurate, in
+one byte more. At T = 8 both cost accuracy (docs/cache.md).
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from distill_platform.cache.bits import Widths, pack, packed_size_bytes, unpack, width_for
-from distill_platform.cache.codecs.codec import Codec, Columns, as_columns, chunks, largest, narrowed
+from distill_platform.cache.codecs.codec import SMALLEST_LOSSY, Codec, Columns, as_columns, chunks, largest, narrowed
 from distill_platform.cache.encoding import Encoding
 from distill_platform.cache.targets import DenseTarget
 from distill_platform.data.draws import U64
@@ -68,4 +67,6 @@ ONEBIT = Codec(
     bytes_per_unit=lambda encoding: packed_size_bytes(_widths(encoding)) + 2 * (encoding.keep + 2),
     temperatures=(1.0, 8.0),
     keep=4,
+    automatic_classes=(SMALLEST_LOSSY, 128),
+    automatic_temperature=4.0,
 )

@@ -61,6 +61,6 @@ TOPK = Codec(
     bytes_per_unit=lambda encoding: packed_size_bytes(_widths(encoding)) + 2 * (encoding.keep + 2),
     temperatures=(1.0, float("inf")),
     keep=8,
-    automatic_classes=(SMALLEST_LOSSY, float("inf")),
+    automatic_classes=(SMALLEST_LOSSY, 128),
     automatic_temperature=2.0,
 )
