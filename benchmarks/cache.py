@@ -17,9 +17,9 @@ warm_read_vs_best_peer       the same rate over that of the fastest peer: peers/
 dense_write_vs_fixed_binary  one shard from fp32 logits: rate over that of uncompressed fixed-size binary Parquet
                              without checksums, the platform's having those of its pages; `_with_checksums`: both have
                              them; `_hashed`: the platform's time is up to the file's sha256, the other's has neither
-bytes_per_token_128k         bytes of the columns of `sampled` at V = 131,072, K being the codec's own or, if that is
+bytes_per_token_128k         bytes of the cells of `sampled` at V = 131,072, K being the codec's own or, if that is
                              more, the fewest whose variance is that of 50 independent draws or less
-bytes_per_example_100        bytes of the columns of the codec that the platform itself chooses for 100 classes and
+bytes_per_example_100        bytes of the cells of the codec that the platform itself chooses for 100 classes and
                              temperatures from 1 to 8; `_with_keys`, of both: all of the file
 memory_4_trials_vs_1         memory of the cache in four trials over one: memory.py defines it
 
@@ -186,9 +186,9 @@ def headline_sizes(stored: Mapping[str, Any]) -> dict[str, float]:
     """Bytes per unit of what each kind of task stores by default."""
     token, example = stored["tokens"]["sampled"], stored["examples"][stored["chosen_for_100"]]
     return {
-        "bytes_per_token_128k": token["payload"],
+        "bytes_per_token_128k": token["cells"],
         "bytes_per_token_128k_with_keys": token["file"],
-        "bytes_per_example_100": example["payload"],
+        "bytes_per_example_100": example["cells"],
         "bytes_per_example_100_with_keys": example["file"],
     }
 

@@ -260,7 +260,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--measure", nargs=2, metavar=("WORKSPACE", "KEYS"), help=argparse.SUPPRESS)
     given = parser.parse_args()
-    num_examples, limit_mb, window = (196_608, 384, 8192) if given.quick else (1_310_720, 512, 65_536)
+    num_examples, limit_mb, window = (196_608, 384, 8192) if given.quick else (1_310_720, 500, 65_536)
     if given.measure:
         workspace, keys = LocalStorage(Path(given.measure[0])), json.loads(given.measure[1])
         print(json.dumps(measure(workspace, keys, limit_mb, window, given.repeats)))

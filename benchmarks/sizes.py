@@ -1,6 +1,7 @@
 """Bytes at rest, from files that the platform's writer wrote; and the variance of what `sampled` stores.
 
-`payload`: bytes of the codec's own columns, as Parquet holds them. `file`: all of the file, so with keys, view numbers
+`cells`: bytes of the codec's own columns before compression. `payload`: as Parquet holds them, headers of pages
+included. `file`: all of the file, so with keys, view numbers
 and Parquet's own pages. Per unit: a token, or an example of a classification.
 """
 
@@ -79,8 +80,16 @@ def _sizes(cache: Artifact, units_per_row: int) -> dict[str, Any]:
                 column = metadata.row_group(group).column(number)
                 columns[column.path_in_schema] = columns.get(column.path_in_schema, 0) + column.total_compressed_size
     units = num_rows * units_per_row
-    payload = sum(size for name, size in columns.items() if name not in ("key", "view"))
-    return {"units": units, "payload": payload / units, "file": cache.size_bytes(*shards) / units}
+    own = [name for name in columns if name not in ("key", "view")]
+    described = [metadata.schema.column(number) for number in range(metadata.num_columns)]
+    cells = sum(column.length for column in described if column.name in own)
+    payload = sum(columns[name] for name in own)
+    return {
+        "units": units,
+        "cells": cells / units_per_row,
+        "payload": payload / units,
+        "file": cache.size_bytes(*shards) / units,
+    }
 
 
 def matched_keep(teacher: TokenTeacher, num_tokens: int, num_repeats: int) -> dict[str, Any]:

@@ -213,13 +213,20 @@ def open_artifact(workspace: Storage, step: str, key: str, digest: str | None = 
     try:
         record = json.loads(data)
     except ValueError as error:
-        raise Corrupt(f"{where} is not JSON ({error}); restore it, or delete the folder to make it again") from error
+        raise Corrupt(f"{where} is not JSON ({error}); restore it, or delete {folder.uri} to make it again") from error
+    if not isinstance(record, dict):
+        raise Corrupt(f"{where} holds {type(record).__name__}, wanted a record; restore it, or delete {folder.uri}")
     if record.get("format") != RECORD_FORMAT:
         raise FormatError(
             f"{where} has format {record.get('format')!r}, this release reads {RECORD_FORMAT}; "
             "use the release that wrote it"
         )
-    _verify(where, fingerprint({name: value for name, value in record.items() if name != "seal"}), record["seal"])
+    _verify(where, fingerprint({name: value for name, value in record.items() if name != "seal"}), record.get("seal"))
+    if (record["step"], record["key"]) != (step, key):
+        raise Corrupt(
+            f"{where} is the record of {record['step']}/{record['key'][:12]}; it was copied here. Delete the folder "
+            f"{folder.uri}, and it is made again"
+        )
     _verify(where, payload_digest(record["files"]), record["digest"])
     if digest is not None and digest != record["digest"]:
         raise Corrupt(f"{where} holds digest {record['digest'][:12]}, wanted {digest[:12]}; it was made again since")
@@ -351,9 +358,9 @@ def _until_sound(where: str, sha256: str, read: Callable[[], tuple[T, str]]) -> 
             _verify(where, got, sha256)
 
 
-def _verify(where: str, got: str, wanted: str) -> None:
+def _verify(where: str, got: str, wanted: str | None) -> None:
     if got != wanted:
         raise Corrupt(
-            f"{where}: sha256 is {got[:12]}, wanted {wanted[:12]}; the bytes changed after they were written. "
-            "Restore the file, or delete its folder to make it again"
+            f"{where}: sha256 is {got[:12]}, wanted {str(wanted)[:12]}; the bytes changed after they were written. "
+            "Restore the file, or delete the artifact's folder, the one that holds record.json, to make it again"
         )

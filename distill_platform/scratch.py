@@ -75,6 +75,10 @@ def hold(names: Sequence[str], make: Callable[[Mapping[str, Path]], None], size_
     Raises StorageError if they do not fit beside what is in use, or if the disk is full.
     """
     root = scratch_dir()
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"{root} cannot hold scratch files ({error.strerror}); set DISTILL_SCRATCH") from error
     held: dict[str, Held] = {}
     try:
         while True:
@@ -156,9 +160,9 @@ def _make_room(root: Path, names: Sequence[str], size_bytes: int) -> None:
             used -= size if _evict(root, name) else 0
         if used + size_bytes > limit:
             raise StorageError(
-                f"{root}: {size_bytes / 1e9:.3f} GB more do not fit: {used / 1e9:.3f} of {limit / 1e9:.3f} GB are in "
-                "use by running processes; raise DISTILL_SCRATCH_GB, free some disk, or set DISTILL_SCRATCH to a "
-                "folder on a larger one"
+                f"{root}: {size_bytes:,} bytes more do not fit: of {int(limit):,} that are allowed, running processes "
+                f"use {used:,}; raise DISTILL_SCRATCH_GB, free some disk, or set DISTILL_SCRATCH to a folder on a "
+                "larger one"
             )
         for name in names:
             (root / _LOCKS / name).write_text(str(size_bytes if name == names[0] else 0))

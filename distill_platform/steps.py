@@ -52,7 +52,7 @@ def prepare(spec: Spec, workspace: Workspace) -> Artifact:
 
 
 def check_fits(spec: Spec, data: Artifact) -> None:
-    """Raises ModelError or DataError if the spec's models or views do not fit these examples, before anything is spent.
+    """Raises InputError if the spec's models, views or cache do not fit these examples, before anything is spent.
 
     Each architecture that the spec names or lets the sweep choose is built and called without memory or arithmetic.
     """
@@ -77,6 +77,8 @@ def check_fits(spec: Spec, data: Artifact) -> None:
         except ModelError as error:
             raise ModelError(f"{where}: {error}") from error
     layer_bytes(spec, data)
+    if spec.cache.codec != "head":  # whose width the teacher alone knows
+        encoding_for(spec, len(schema.class_names))
 
 
 def teacher(spec: Spec, data: Artifact, workspace: Workspace) -> Artifact:

@@ -199,3 +199,21 @@ def test_an_artifact_whose_stored_file_is_gone_is_not_committed(workspace: Local
     with pytest.raises(NotFound, match="is gone before the commit; `distill retry step` drops what is left"):
         make(workspace, body)
     assert open_artifact(workspace, "step", artifact_key("step", 1, {}, {})) is None
+
+
+def test_a_record_that_was_copied_under_another_key_is_refused(workspace: LocalStorage) -> None:
+    artifact = make(workspace, a=1)
+    copy = workspace.child(f"artifacts/step/{'0' * 64}")
+    for name in artifact.storage.list():
+        copy.write(name, artifact.storage.read(name))
+    with pytest.raises(Corrupt, match=f"is the record of step/{artifact.key[:12]}; it was copied here"):
+        open_artifact(workspace, "step", "0" * 64)
+
+
+@pytest.mark.parametrize("damage", ["[]", "no seal"])
+def test_a_damaged_record_is_no_traceback(workspace: LocalStorage, damage: str) -> None:
+    artifact = make(workspace, a=2)
+    record = {name: value for name, value in artifact.record.items() if name != "seal"}
+    artifact.storage.write("record.json", json.dumps(record if damage == "no seal" else []).encode())
+    with pytest.raises(Corrupt, match=r"record\.json"):
+        open_artifact(workspace, "step", artifact.key)

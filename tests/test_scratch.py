@@ -148,7 +148,9 @@ def test_what_another_process_uses_is_not_evicted_while_it_lives(
     with process("files/a", tmp_path / "log") as user:
         assert user.stdout is not None
         assert user.stdout.readline() == "held\n"
-        with pytest.raises(StorageError, match=r"0.000 of 0.000 GB are in use by running processes; raise DISTILL_"):
+        with pytest.raises(
+            StorageError, match=r"of 1,500 that are allowed, running processes use 1,000; raise DISTILL_"
+        ):
             put("files/b")
         assert (scratch / "files/a").exists()
         user.kill()

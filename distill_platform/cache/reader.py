@@ -21,6 +21,7 @@ from distill_platform.data.mixing import pairs
 from distill_platform.data.order import Blocks, Order, WindowedOrder
 from distill_platform.data.views import Views
 from distill_platform.errors import CacheMismatch
+from distill_platform.scratch import scratch_dir
 
 PAIR_COLUMNS = ("partner", "weight")
 EXAMPLES_AT_ONCE = 1 << 16
@@ -90,10 +91,15 @@ def open_targets(
     """
     manifest = require(cache, data=data.digest)
     cached = manifest.splits[split]
-    names, recorded = CODECS[manifest.encoding.codec].columns, ("key", *(PAIR_COLUMNS if manifest.mixes else ()))
+    if None not in (views, manifest.views) and views != manifest.views:
+        raise CacheMismatch(
+            f"{cache.uri} was built with the views {manifest.views}, this run has {views}; run the cache step again"
+        )
+    names = CODECS[manifest.encoding.codec].columns
+    recorded = ("key", "view", *(PAIR_COLUMNS if manifest.mixes else ()))
     mapped = recorded if isinstance(order, WindowedOrder) else (*recorded, *names)
     columns = map_columns(cache, cached.shards, mapped)
-    _check_keys(cache, split, columns["key"], cached, examples)
+    _check_rows(cache, split, columns["key"], columns["view"], cached, examples)
     if manifest.mixes:
         assert views is not None, "a cache that mixes is checked against the run's views"
         _check_pairs(cache, split, columns, cached, examples, views)
@@ -114,17 +120,22 @@ def read_constants(cache: Artifact) -> dict[str, Tensor]:
     return load_tensors(cache.read(CONSTANTS_FILE)) if CONSTANTS_FILE in cache.files else {}
 
 
-def _check_keys(cache: Artifact, split: str, keys: Tensor, cached: CachedSplit, examples: Examples) -> None:
+def _check_rows(
+    cache: Artifact, split: str, keys: Tensor, view: Tensor, cached: CachedSplit, examples: Examples
+) -> None:
     num_views, wanted = cached.num_views, (len(examples) * cached.num_views, 16)
     if tuple(keys.shape) != wanted:
         raise CacheMismatch(f"{cache.uri}: split {split!r} has {len(keys)} rows, the data wants {wanted[0]}")
-    parts = zip(keys.split(EXAMPLES_AT_ONCE * num_views), examples.keys.split(EXAMPLES_AT_ONCE), strict=True)
-    for number, (stored, own) in enumerate(parts):
+    at_once = EXAMPLES_AT_ONCE * num_views
+    parts = zip(keys.split(at_once), view.split(at_once), examples.keys.split(EXAMPLES_AT_ONCE), strict=True)
+    for number, (stored, shown, own) in enumerate(parts):
         same = (stored.view(-1, num_views, 16) == own[:, None, :]).all(-1)
+        same &= shown.view(-1, num_views) == torch.arange(num_views)
         if not bool(same.all()):
-            row = number * EXAMPLES_AT_ONCE * num_views + int(torch.nonzero(~same.flatten())[0])
+            row = number * at_once + int(torch.nonzero(~same.flatten())[0])
             raise CacheMismatch(
-                f"{cache.uri}: row {row} of split {split!r} is not for the data's example; build the cache again"
+                f"{cache.uri}: row {row} of split {split!r} is not for the data's example and view; build the cache "
+                f"again, or if `distill cache verify` finds it sound, delete its copy in {scratch_dir()}"
             )
 
 

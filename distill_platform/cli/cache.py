@@ -208,8 +208,11 @@ def _audit_rows(report: AuditReport) -> list[tuple[str, object]]:
     drawn = f", {report.num_redrawn} drawn anew" if report.num_redrawn else ""
     return [
         ("rows asked again", f"{report.num_rows:,} in {report.num_shards} shards{drawn}"),
-        ("worst deviation", f"{report.worst_deviation:.3g} of the row's largest magnitude"),
-        ("tolerance", f"{report.tolerance:.3g} for {report.precision}"),
+        (
+            "worst deviation",
+            f"{report.worst_deviation:.3g} of the row's largest magnitude, the codec's loss included",
+        ),
+        ("tolerance", f"{report.tolerance:.3g} beyond that, for {report.precision}"),
         ("libraries", ", ".join(changed) or "the versions that it was built with"),
         *(("not what the teacher says", wrong) for wrong in report.wrong),
         ("verdict", "the teacher says the same" if report.passed else f"FAILED: {report.num_wrong} rows are wrong"),

@@ -117,7 +117,10 @@ class RawColumn:
     @classmethod
     def of(cls, held: Held) -> RawColumn:
         """That of a scratch entry: a folder with `values`, and `layout.json` that says what they are."""
-        layout = json.loads((held.path / "layout.json").read_text())
+        try:
+            layout = json.loads((held.path / "layout.json").read_text())
+        except (OSError, ValueError) as error:
+            raise Corrupt(f"{held.path} in scratch is damaged ({error}); delete it, and it is made again") from error
         dtype = torch.from_numpy(np.empty(0, np.dtype(layout["dtype"]))).dtype
         return cls(held.path / "values", dtype, (layout["rows"], *layout["shape"]), held)
 

@@ -134,7 +134,7 @@ def _codec_faults(cache: CacheSpec, codec: Codec, sections: Sections) -> Iterato
             carried = f"{lowest:g} alone" if lowest == highest else f"{lowest:g} to {highest:g}"
             yield Fault(
                 path,
-                f'temperature {temperature:g} is more than cache.codec "{cache.codec}" can tell: it carries {carried}; '
+                f'temperature {temperature:g} is outside what cache.codec "{cache.codec}" tells: it carries {carried}; '
                 f"codecs that carry it: {fitting}",
             )
 

@@ -108,7 +108,7 @@ SplitSpec = Annotated[SplitByHash | SplitByColumn | SplitBySources, Field(discri
 class ViewsSpec(Section):
     """Augmented views of every example, the same for the teacher and all students."""
 
-    num: Count = 1
+    num: Annotated[int, Ge(1), Le(32_767)] = 1
     """Views per example. View 0 is the example itself; the teacher's outputs are cached for every view."""
     augment: tuple[TransformSpec, ...] = ()
     """The transforms that make views 1, 2, …, in order."""

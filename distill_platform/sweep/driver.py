@@ -92,6 +92,7 @@ def run_sweep(
     with track(plan.name, plan.trials, "trials") as advance:
         advance(len(state.results))
         if len(state.results) < plan.trials:
+            job.check_readable()
             _execute(plan, job, state, slots, should_stop, advance)
     state = job.ledger.state()
     if len(state.results) < plan.trials:

@@ -49,6 +49,16 @@ class TrialJob:
         """Where members are entered."""
         return Ledger(self.work)
 
+    def check_readable(self) -> None:
+        """Open what members will open, so that what is wrong with it is said once, and not entered as their failure.
+
+        Raises StorageError, CacheMismatch or FormatError.
+        """
+        train = self.base["train"]
+        TrainingData.open(self, make_order(train["order"], train["window_examples"])).close()
+        if self.cache is not None:
+            open_targets(self.cache, self.data, "val", open_split(self.data, "val"), self.views)
+
 
 @dataclass(frozen=True)
 class TrainingData:

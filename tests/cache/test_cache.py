@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,13 +12,15 @@ import torch
 from distill_platform.artifact import Artifact, Draft, produce
 from distill_platform.cache import DenseTarget, Encoding, open_manifest, open_targets, verify_cache
 from distill_platform.cache.manifest import MANIFEST_FILE, CachedSplit, Manifest
+from distill_platform.cache.reader import _check_rows
 from distill_platform.cache.writer import plan_shards, write_shard
 from distill_platform.data.examples import open_split
-from distill_platform.data.views import augment
+from distill_platform.data.views import Views, augment
 from distill_platform.errors import CacheMismatch, Corrupt, FormatError
 from distill_platform.models import load_network
 from distill_platform.storage import LocalStorage
-from tests.factory import VIEWS, make_data, make_teacher
+from distill_platform.teacher import fill_cache, train_teacher
+from tests.factory import VIEWS, make_data, make_teacher, settings
 
 
 @pytest.fixture(scope="module")
@@ -101,8 +105,54 @@ def test_rows_in_another_order_are_refused(workspace: LocalStorage, data: Artifa
     swapped = examples.keys.clone()
     swapped[[3, 4]] = swapped[[4, 3]]
     disordered = type(examples)(examples.schema, swapped, examples.inputs, examples.labels)
-    with pytest.raises(CacheMismatch, match="row 6 of split 'train' is not for the data's example"):
+    with pytest.raises(CacheMismatch, match="row 6 of split 'train' is not for the data's example and view"):
         open_targets(cache, data, "train", disordered)
+
+
+def test_rows_of_another_view_are_refused(workspace: LocalStorage, data: Artifact, teacher: Artifact) -> None:
+    cache, examples = build(workspace, data, teacher), open_split(data, "val")
+    shown = replace(open_manifest(cache).splits["val"], num_views=2, num_examples=30)
+    with pytest.raises(CacheMismatch, match="row 1 of split 'val' is not for the data's example and view"):
+        _check_rows(
+            *(cache, "val", examples.keys, torch.zeros(60, dtype=torch.int16), shown),
+            type(examples)(examples.schema, examples.keys[::2], examples.inputs[::2], examples.labels[::2]),
+        )
+
+
+def test_a_cache_of_other_views_is_refused(
+    workspace: LocalStorage, data: Artifact, teacher: Artifact, ray_session: None
+) -> None:
+    cache, _ = produce(
+        *(workspace, "cache", 1, {"name": "views"}, {"data": data, "teacher": teacher}),
+        lambda draft: fill_cache(draft, teacher, data, VIEWS, Encoding("dense", 3), num_workers=1),
+    )
+    other = Views.of(VIEWS.num, 0, [{"name": "noise", "std": 0.3}])
+    examples = open_split(data, "train")
+    assert open_targets(cache, data, "train", examples, VIEWS).digest == cache.digest
+    with pytest.raises(CacheMismatch, match=r"was built with the views .*0\.05.*, this run has .*0\.3"):
+        open_targets(cache, data, "train", examples, other)
+
+
+def test_several_teachers_have_caches_side_by_side(
+    workspace: LocalStorage, data: Artifact, teacher: Artifact, ray_session: None
+) -> None:
+    larger, _ = produce(
+        *(workspace, "teacher", 1, {"hidden": 64}, {"data": data}),
+        lambda draft: train_teacher(draft, "mlp", {"hidden": [64]}, data, VIEWS, "classification", settings()),
+    )
+
+    def cache_of(one: Artifact) -> tuple[Artifact, bool]:
+        body = partial(fill_cache, teacher=one, data=data, views=VIEWS, encoding=Encoding("dense", 3), num_workers=1)
+        return produce(workspace, "cache", 1, {"name": "several"}, {"data": data, "teacher": one}, body)
+
+    (first, made_first), (second, made_second) = cache_of(teacher), cache_of(larger)
+    assert made_first
+    assert made_second
+    assert first.key != second.key
+    assert not cache_of(teacher)[1], "adding a teacher recomputes no other"
+    examples, index = open_split(data, "train"), torch.arange(20)
+    targets = [open_targets(cache, data, "train", examples, VIEWS)(index, 0 * index) for cache in (first, second)]
+    assert not torch.allclose(targets[0].logits, targets[1].logits, atol=1e-2)  # type: ignore[attr-defined]
 
 
 def test_a_flipped_byte_in_a_shard_is_refused(

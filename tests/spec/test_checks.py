@@ -72,14 +72,14 @@ def test_a_temperature_that_the_codec_cannot_carry(faults, small):
     objective = "objective={task: {weight: 1}, soft_targets: {weight: 1, temperature: 4}}"
     (line,) = faults(small, objective, "cache.codec=sampled")
     assert line == (
-        '--set  objective.soft_targets.temperature: temperature 4 is more than cache.codec "sampled" can tell: '
+        '--set  objective.soft_targets.temperature: temperature 4 is outside what cache.codec "sampled" tells: '
         "it carries 1 alone; codecs that carry it: dense, planes, int4, onebit, topk, head"
     )
 
 
 def test_a_default_temperature_counts(faults, small):
     (line,) = faults(small, "cache.codec=sampled")
-    assert "temperature 4 is more than" in line
+    assert "temperature 4 is outside" in line
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_a_sweep_over_temperatures_that_the_codec_cannot_carry(faults, small, sp
         f"sweep={{trials: 2, space: {{objective.soft_targets.temperature: {{{space}}}}}}}",
         "cache.codec=sampled",
     )
-    assert [line.split(" is more than ")[0] for line in lines] == [
+    assert [line.split(" is outside ")[0] for line in lines] == [
         f"--set  sweep.space.objective.soft_targets.temperature: temperature {value}" for value in refused
     ]
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from distill_platform.artifact import Artifact, Draft, produce
 from distill_platform.cache import Encoding
-from distill_platform.errors import Stopped, SweepFailed
+from distill_platform.errors import NotFound, Stopped, SweepFailed
 from distill_platform.models import load_student_folder
 from distill_platform.storage import LocalStorage
 from distill_platform.sweep import Slots, SweepPlan, parse_space, read_curves, read_trials, run_sweep
@@ -173,3 +174,18 @@ def test_a_stopped_sweep_goes_on_where_it_was(workspace: LocalStorage, data: Art
     with pytest.raises(Stopped, match=r"stopped with \d of 6 trials done; run again to continue"):
         sweep(workspace, data, cache, plan(), "stopped", should_stop=lambda: True)
     assert len(read_trials(sweep(workspace, data, cache, plan(), "stopped"))) == 6
+
+
+def test_a_cache_that_cannot_be_read_stops_the_sweep_and_is_no_members_failure(
+    data: Artifact, cache: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = LocalStorage(tmp_path / "workspace").child(f"artifacts/cache/{cache.key}")
+    for name in cache.storage.list():
+        if not name.startswith("shards/val"):
+            broken.write(name, cache.storage.read(name))
+    missing = Artifact(broken, cache.step, cache.key, cache.digest, cache.record)
+    monkeypatch.setenv("DISTILL_SCRATCH", str(tmp_path / "scratch"))
+    draft = Draft(LocalStorage(tmp_path / "a"), LocalStorage(tmp_path / "work"), tmp_path / "folder")
+    with pytest.raises(NotFound, match="shards/val"):
+        run_sweep(draft, plan(), data, missing, VIEWS, "classification", TWO_SLOTS)
+    assert not draft.work.list(), "no member was entered"
