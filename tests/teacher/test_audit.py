@@ -21,23 +21,8 @@ from distill_platform.errors import CacheMismatch
 from distill_platform.models import load_network, save_model
 from distill_platform.storage import LocalStorage
 from distill_platform.teacher import audit_cache, fill, fill_cache
-from tests.factory import VIEWS, make_data, make_teacher
+from tests.factory import VIEWS
 from tests.teacher.test_fill import over_this_process
-
-
-@pytest.fixture(scope="module")
-def workspace(tmp_path_factory: pytest.TempPathFactory) -> LocalStorage:
-    return LocalStorage(tmp_path_factory.mktemp("audit"))
-
-
-@pytest.fixture(scope="module")
-def data(workspace: LocalStorage) -> Artifact:
-    return make_data(workspace)
-
-
-@pytest.fixture(scope="module")
-def teacher(workspace: LocalStorage, data: Artifact) -> Artifact:
-    return make_teacher(workspace, data)
 
 
 def build(

@@ -21,28 +21,13 @@ from distill_platform.data.mixing import pairs
 from distill_platform.data.views import Views
 from distill_platform.errors import CacheMismatch, ModelError
 from distill_platform.models import load_network
-from distill_platform.storage import LocalStorage, open_storage
+from distill_platform.storage import open_storage
 from distill_platform.teacher import audit_cache, fill, fill_cache
 from distill_platform.teacher.shards import FillJob, Made
-from tests.factory import VIEWS, make_data, make_teacher
+from tests.factory import VIEWS
 
 MIXED = Views.of(3, 0, [{"name": "noise", "std": 0.05}, {"name": "mixup", "alpha": 0.4}])
 DENSE = Encoding("dense", 3)
-
-
-@pytest.fixture(scope="module")
-def workspace(tmp_path_factory: pytest.TempPathFactory) -> LocalStorage:
-    return LocalStorage(tmp_path_factory.mktemp("fill"))
-
-
-@pytest.fixture(scope="module")
-def data(workspace: LocalStorage) -> Artifact:
-    return make_data(workspace)
-
-
-@pytest.fixture(scope="module")
-def teacher(workspace: LocalStorage, data: Artifact) -> Artifact:
-    return make_teacher(workspace, data)
 
 
 @pytest.fixture(autouse=True)
