@@ -39,7 +39,7 @@ from distill_platform.data.loader import Loader
 from distill_platform.data.order import WindowedOrder, make_order
 from distill_platform.data.schema import InputSpec, Schema
 from distill_platform.data.views import Views
-from distill_platform.models import Preprocess, SavedModel
+from distill_platform.models import SavedModel, Standardize
 from distill_platform.objective import Objective
 from distill_platform.scratch import scratch_dir
 from distill_platform.storage import LocalStorage, Storage
@@ -125,7 +125,7 @@ class Opened:
         """A student so small that the loss over all classes is most of its cost."""
         schema = self.examples.schema
         network = SavedModel(
-            *("mlp", {"hidden": [8]}, schema.input, schema.class_names), Preprocess.of(schema), "classification"
+            *("mlp", {"hidden": [8]}, schema.input, schema.class_names), Standardize.of(schema), "classification"
         ).build(0)
         objective = Objective.of(TASKS["classification"], {"soft_targets": {"weight": 1.0, "temperature": 2.0}})
         settings = TrainSettings(

@@ -18,7 +18,7 @@ from distill_platform.cache import CachedTargets, DenseTarget, Encoding, open_ta
 from distill_platform.data.examples import Examples, open_split
 from distill_platform.data.loader import Loader
 from distill_platform.data.views import Views
-from distill_platform.models import Network, Preprocess, build_network
+from distill_platform.models import Network, Standardize, build_network
 from distill_platform.objective import Objective, without_teacher
 from distill_platform.storage import Storage
 from distill_platform.tasks import TASKS
@@ -86,7 +86,7 @@ def step_seconds(trainer: Trainer) -> float:
 
 def _network(name: str, args: Mapping[str, Any], examples: Examples) -> Network:
     schema = examples.schema
-    return build_network(name, args, schema.input, len(schema.class_names), Preprocess.of(schema), seed=0)
+    return build_network(name, args, schema.input, len(schema.class_names), Standardize.of(schema), seed=0)
 
 
 def _trainer(

@@ -21,7 +21,7 @@ from typing import Any
 
 from distill_platform import lease as leases
 from distill_platform.artifact import Artifact, Draft, ancestors
-from distill_platform.errors import ModelError, NotFound, PromotionRefused, TeacherRefused
+from distill_platform.errors import DataError, ModelError, NotFound, PromotionRefused, TeacherRefused
 from distill_platform.fingerprint import sha256_file
 from distill_platform.runs import log
 from distill_platform.spec.schema import Spec
@@ -57,10 +57,16 @@ def check_fits(spec: Spec, data: Artifact) -> None:
     Each architecture that the spec names or lets the sweep choose is built and called without memory or arithmetic.
     """
     from distill_platform.data.examples import open_schema
+    from distill_platform.models import preprocess_for
     from distill_platform.models.builders import check_body
-    from distill_platform.models.network import body_shape
+    from distill_platform.tasks import TASKS
 
-    schema = open_schema(data)
+    schema, task = open_schema(data), TASKS[spec.task]
+    if schema.input.kind not in task.kinds:
+        raise DataError(
+            f"task {spec.task} is done on {', '.join(task.kinds)}; {spec.data.source} gives {schema.input.kind}; "
+            "set another task, or another source"
+        )
     _views(spec).check(schema.input)
     student = spec.student.model_dump()
     models = {"student": student}
@@ -73,7 +79,8 @@ def check_fits(spec: Spec, data: Artifact) -> None:
     for where, model in models.items():
         args = {name: value for name, value in model.items() if name != "name"}
         try:
-            check_body(model["name"], args, body_shape(schema.input), len(schema.class_names))
+            preprocess = preprocess_for(model["name"], args, schema)
+            check_body(model["name"], args, schema.input, len(schema.class_names), preprocess, per_token=task.per_token)
         except ModelError as error:
             raise ModelError(f"{where}: {error}") from error
     layer_bytes(spec, data)
@@ -145,7 +152,7 @@ def layer_bytes(spec: Spec, data: Artifact | None) -> int | None:
     Raises ModelError for layers that the teacher to be trained will not have.
     """
     from distill_platform.data.examples import open_schema
-    from distill_platform.models import Preprocess, SavedModel
+    from distill_platform.models import SavedModel, preprocess_for
     from distill_platform.models.capture import layer_shapes
 
     if not spec.cache.layers:
@@ -153,7 +160,8 @@ def layer_bytes(spec: Spec, data: Artifact | None) -> int | None:
     if data is None or spec.teacher.model is None:
         return None
     schema, given = open_schema(data), spec.teacher.model
-    model = SavedModel(given.name, given.args, schema.input, schema.class_names, Preprocess.of(schema), spec.task)
+    preprocess = preprocess_for(given.name, given.args, schema)
+    model = SavedModel(given.name, given.args, schema.input, schema.class_names, preprocess, spec.task)
     return 2 * sum(math.prod(shape) for shape in layer_shapes(model, spec.cache.layers).values())
 
 

@@ -10,6 +10,9 @@ from distill_platform.errors import FormatError
 
 SCHEMA_FORMAT = 1
 
+PADDING = {"text": 0, "audio": -(2**15), "tokens": -1}
+"""Behind the end of a sequence, by kind. No text holds a zero byte; samples are kept within -32,767 and 32,767."""
+
 
 @dataclass(frozen=True)
 class InputSpec:
@@ -20,14 +23,21 @@ class InputSpec:
     (features differ in unit, so noise has to be measured against each one's own range); it is empty for images.
     """
 
-    kind: Literal["image", "features"]
+    kind: Literal["image", "features", "text", "audio", "tokens"]
     shape: tuple[int, ...]
-    """Image [H, W, C]; features [F]."""
-    dtype: Literal["uint8", "float32"]
+    """Image [H, W, C]; features [F]; text [L] bytes of UTF-8; audio [L] samples of one channel; tokens [T] ids."""
+    dtype: Literal["uint8", "float32", "int16", "int32"]
     low: float
     high: float
     feature_names: tuple[str, ...] = ()
     feature_ranges: tuple[float, ...] = ()
+    sample_rate: int = 0
+    """Audio: samples per second."""
+
+    @property
+    def padding(self) -> int | None:
+        """The value that fills up a sequence, and stands for nothing else; None for inputs of one size."""
+        return PADDING.get(self.kind)
 
 
 @dataclass(frozen=True)

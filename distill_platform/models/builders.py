@@ -1,5 +1,9 @@
 """Name -> builder. A builder is a function of (input shape, number of classes, its own keyword arguments).
 
+The shape is of one preprocessed input. A builder that names `kind` or `num_ids` among its keyword arguments is told
+the kind of input (`InputSpec.kind`) and how many ids there are to embed; a body that embeds ids must name `num_ids`,
+and one for inputs with padding takes `(values, mask)`.
+
 To add a model: one file with the function, one line in MODELS. A user's own needs neither: the name
 `import:package.module:function` calls that function the same way.
 """
@@ -17,10 +21,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from distill_platform.data.schema import InputSpec
 from distill_platform.errors import ModelError
 from distill_platform.fingerprint import sha256_file
 from distill_platform.models.cnn import cnn
 from distill_platform.models.mlp import mlp
+from distill_platform.models.preprocess import Preprocess
 from distill_platform.models.resnet import resnet
 
 Builder = Callable[..., nn.Module]
@@ -30,6 +36,9 @@ MODELS: dict[str, Builder] = {
     "cnn": cnn,
     "resnet": resnet,
 }
+
+TOLD = ("kind", "num_ids")
+"""Keyword arguments that a builder is given by the platform, if it names them, and never by the spec."""
 
 
 def find_builder(name: str) -> Builder:
@@ -62,7 +71,7 @@ def model_source(name: str) -> str | None:
 
 def check_arguments(name: str, args: Mapping[str, Any]) -> None:
     """Raises ModelError, with close matches, for arguments that the builder does not take."""
-    parameters = list(inspect.signature(find_builder(name)).parameters.values())[2:]
+    parameters = [each for each in _parameters(name) if each.name not in TOLD]
     if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters):
         return
     allowed = [parameter.name for parameter in parameters]
@@ -75,31 +84,51 @@ def check_arguments(name: str, args: Mapping[str, Any]) -> None:
             )
 
 
-def build_body(name: str, args: Mapping[str, Any], input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
-    """The module of a name: preprocessed inputs `[B, *input_shape]` -> logits `[B, C]` or named outputs.
+def build_body(
+    name: str, args: Mapping[str, Any], input: InputSpec, num_classes: int, preprocess: Preprocess
+) -> nn.Module:
+    """The module of a name: preprocessed inputs `[B, *shape]` -> logits `[B, C]`, `[B, T, C]`, or named outputs.
 
-    Raises ModelError for an unknown name or argument, and for arguments that the builder refuses.
+    Raises ModelError for an unknown name or argument, for arguments that the builder refuses, and for a model that does
+    not take this kind of input.
     """
     check_arguments(name, args)
+    told = {"kind": input.kind, "num_ids": preprocess.num_ids}
+    named = {parameter.name for parameter in _parameters(name)}
+    if bool(preprocess.num_ids) != ("num_ids" in named):
+        takes, given = ("ids", "real values") if "num_ids" in named else ("real values", "ids")
+        raise ModelError(f"model {name!r} takes {takes}, and {input.kind} inputs come as {given}; name another model")
+    shape = preprocess.shape(input)
     try:
-        body = find_builder(name)(input_shape, num_classes, **args)
+        body = find_builder(name)(shape, num_classes, **args, **{key: told[key] for key in TOLD if key in named})
     except (TypeError, ValueError, RuntimeError) as error:
-        raise ModelError(f"model {name!r} with {dict(args)} for inputs {list(input_shape)}: {error}") from error
+        raise ModelError(f"model {name!r} with {dict(args)} for inputs {list(shape)}: {error}") from error
     if not isinstance(body, nn.Module):
         raise ModelError(f"model {name!r} gave a {type(body).__name__}, wanted a torch.nn.Module")
     return body
 
 
-def check_body(name: str, args: Mapping[str, Any], input_shape: tuple[int, ...], num_classes: int) -> None:
+def check_body(
+    name: str, args: Mapping[str, Any], input: InputSpec, num_classes: int, preprocess: Preprocess, per_token: bool
+) -> None:
     """Build a body and call it on the meta device, where nothing is computed. Raises ModelError if either fails, or if
-    its logits are not `[B, C]`.
+    its logits are not `[B, C]`, or `[B, T, C]` of a task whose labels are of single tokens.
     """
+    shape = preprocess.shape(input)
     with torch.device("meta"):
-        body = build_body(name, args, input_shape, num_classes).eval()
+        body = build_body(name, args, input, num_classes, preprocess).eval()
+        values = torch.zeros(2, *shape, dtype=torch.int64 if preprocess.num_ids else torch.float32)
+        given = (values,) if input.padding is None else (values, torch.ones(2, shape[-1], dtype=torch.bool))
         try:
-            outputs = body(torch.zeros(2, *input_shape))
+            outputs = body(*given)
         except (RuntimeError, TypeError, ValueError) as error:
-            raise ModelError(f"model {name!r} cannot take inputs {list(input_shape)}: {error}") from error
+            raise ModelError(f"model {name!r} cannot take {input.kind} inputs {list(shape)}: {error}") from error
     logits = outputs["logits"] if isinstance(outputs, dict) else outputs
-    if list(logits.shape) != [2, num_classes]:
-        raise ModelError(f"model {name!r} gives logits {list(logits.shape)} for 2 inputs, wanted [2, {num_classes}]")
+    wanted = [2, *shape[-1:], num_classes] if per_token else [2, num_classes]
+    if list(logits.shape) != wanted:
+        raise ModelError(f"model {name!r} gives logits {list(logits.shape)} for 2 inputs, wanted {wanted}")
+
+
+def _parameters(name: str) -> list[inspect.Parameter]:
+    """A builder's parameters behind the input shape and the number of classes."""
+    return list(inspect.signature(find_builder(name)).parameters.values())[2:]

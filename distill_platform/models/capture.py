@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from distill_platform.errors import ModelError
 from distill_platform.models.builders import build_body
-from distill_platform.models.network import Network, body_shape
+from distill_platform.models.network import Network
 from distill_platform.models.saved import SavedModel
 
 MODES = ("pooled", "whole")
@@ -107,7 +107,7 @@ def layer_shapes(model: SavedModel, layers: Mapping[str, str]) -> dict[str, tupl
     Raises ModelError as `capture` and its call do.
     """
     with torch.device("meta"):
-        body = build_body(model.name, model.args, body_shape(model.input), len(model.class_names))
+        body = build_body(model.name, model.args, model.input, len(model.class_names), model.preprocess)
         network = Network(body, model.input, model.preprocess).eval()
         found = capture(network, layers)(torch.zeros(2, *model.input.shape))
     return {name.removeprefix("layer."): tuple(found[name].shape[1:]) for name in found if name.startswith("layer.")}

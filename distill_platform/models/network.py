@@ -1,20 +1,21 @@
 """Preprocessing and body as one module: raw inputs in, named outputs out.
 
 Every model gives named outputs, each values `[…, C]` with a mask over the leading axes; losses, codecs and metrics are
-written once for that. A body that returns a plain tensor `[B, C]` gives the output "logits".
+written once for that. A body that returns a plain tensor `[B, C]` or `[B, T, C]` gives the output "logits". Where
+inputs have padding the body is called with values and mask, and what stands in padding must not reach what counts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from distill_platform.data.schema import InputSpec, Schema
+from distill_platform.data.schema import InputSpec
 from distill_platform.models.builders import build_body
+from distill_platform.models.preprocess import Prepared, Preprocess
 
 
 class Output(NamedTuple):
@@ -27,47 +28,20 @@ class Output(NamedTuple):
 Outputs = dict[str, Output]
 
 
-@dataclass(frozen=True)
-class Preprocess:
-    """Standardisation by the training split's mean and standard deviation, per channel or per feature."""
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-    @classmethod
-    def of(cls, schema: Schema) -> Preprocess:
-        """What a model trained on this data applies. A constant channel is centred and left at its scale."""
-        return cls(schema.mean, tuple(value if value > 0 else 1.0 for value in schema.std))
-
-    def to_json(self) -> dict[str, Any]:
-        return {"kind": "standardize", **asdict(self)}
-
-    @classmethod
-    def from_json(cls, stored: Mapping[str, Any]) -> Preprocess:
-        return cls(tuple(stored["mean"]), tuple(stored["std"]))
-
-
 class Network(nn.Module):
-    """A body behind its preprocessing. Raw images `[B, H, W, C]` or features `[B, F]` -> named outputs."""
-
-    mean: Tensor
-    scale: Tensor
+    """A body behind its preprocessing. Raw inputs `[B, *shape]` -> named outputs."""
 
     def __init__(self, body: nn.Module, input: InputSpec, preprocess: Preprocess) -> None:
         super().__init__()
         self.body = body
-        self.is_image = input.kind == "image"
-        self.register_buffer("mean", torch.tensor(preprocess.mean), persistent=False)
-        self.register_buffer("scale", 1 / torch.tensor(preprocess.std), persistent=False)
+        self.preprocess = preprocess.module(input)
 
     def forward(self, raw: Tensor) -> Outputs:
-        values = (raw.to(self.mean.dtype) - self.mean) * self.scale
-        if self.is_image:
-            values = values.movedim(-1, 1).contiguous()
-        outputs = self.body(values)
-        if isinstance(outputs, Tensor):
-            return {"logits": Output(outputs)}
-        return {name: value if isinstance(value, Output) else Output(value) for name, value in outputs.items()}
+        prepared: Prepared = self.preprocess(raw)
+        given = prepared if prepared.mask is not None else prepared[:1]
+        outputs = self.body(*given)
+        named = {"logits": outputs} if isinstance(outputs, Tensor) else outputs
+        return {name: _output(value, prepared.mask) for name, value in named.items()}
 
     @property
     def num_parameters(self) -> int:
@@ -81,7 +55,7 @@ def build_network(
     """A network with weights drawn from `seed` alone; the caller's random state is left as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        body = build_body(name, args, body_shape(input), num_classes)
+        body = build_body(name, args, input, num_classes, preprocess)
     return Network(body, input, preprocess)
 
 
@@ -91,9 +65,9 @@ def inference_batch_size(device: torch.device) -> int:
     return 1024 if device.type == "cuda" else 128
 
 
-def body_shape(input: InputSpec) -> tuple[int, ...]:
-    """Shape of one preprocessed input: channels first for images."""
-    if input.kind == "image":
-        height, width, channels = input.shape
-        return (channels, height, width)
-    return tuple(input.shape)
+def _output(value: Tensor | Output, mask: Tensor | None) -> Output:
+    """A body's value with the mask of its positions, if it has positions and says nothing of them itself."""
+    if isinstance(value, Output):
+        return value
+    has_positions = mask is not None and value.ndim == 3 and value.shape[:2] == mask.shape
+    return Output(value, mask if has_positions else None)

@@ -26,7 +26,8 @@ from distill_platform.data.schema import InputSpec
 from distill_platform.errors import Corrupt, FormatError, ModelError
 from distill_platform.fingerprint import sha256_bytes
 from distill_platform.models.builders import model_source
-from distill_platform.models.network import Network, Preprocess, build_network, inference_batch_size
+from distill_platform.models.network import Network, build_network, inference_batch_size
+from distill_platform.models.preprocess import Preprocess, preprocess_from_json
 
 MODEL_FORMAT = 1
 MODEL_FILE, WEIGHTS_FILE = "model.json", "weights.safetensors"
@@ -101,7 +102,7 @@ def load_network(folder: Path) -> tuple[SavedModel, Network]:
         args=description["model"]["args"],
         input=InputSpec(**stored),
         class_names=tuple(description["class_names"]),
-        preprocess=Preprocess.from_json(description["preprocess"]),
+        preprocess=preprocess_from_json(description["preprocess"]),
         task=description["task"],
         cache=description.get("cache"),
     )

@@ -11,6 +11,7 @@ from torch import Tensor
 from distill_platform.cache import DenseTarget, SampledTarget, Target, TopKTarget
 from distill_platform.models import Output
 from distill_platform.objective import losses
+from distill_platform.tasks.setting import TEMPERATURE, Setting
 
 
 @dataclass(frozen=True)
@@ -19,20 +20,23 @@ class Loss:
 
     functions: target type -> (student output, target, **settings) -> scalar. Every codec that decodes to one of these
                types can carry the loss.
-    settings:  name -> default.
+    settings:  what it may be set to, by name.
+    needs_labels: whether its functions take the labels as third argument. What is UNLABELLED does not count then.
     """
 
     functions: Mapping[type[Target], Callable[..., Tensor]]
-    settings: dict[str, float]
+    settings: Mapping[str, Setting]
+    needs_labels: bool = False
 
     @property
     def accepts(self) -> tuple[type[Target], ...]:
         """The target types it can be computed from."""
         return tuple(self.functions)
 
-    def __call__(self, output: Output, target: Target, **settings: float | Tensor) -> Tensor:
+    def __call__(self, output: Output, target: Target, labels: Tensor | None = None, **settings: Any) -> Tensor:
         """Its value for a student's output and a teacher's, on the student's device."""
-        return self.functions[type(target)](output, target.to(output.values.device), **settings)
+        given = (output, target.to(output.values.device), *((labels,) if self.needs_labels else ()))
+        return self.functions[type(target)](*given, **settings)
 
 
 def _dense(output: Output, target: DenseTarget, **settings: Any) -> Tensor:
@@ -50,7 +54,8 @@ def _sampled(output: Output, target: SampledTarget, temperature: float | Tensor)
 
 LOSSES: dict[str, Loss] = {
     "soft_targets": Loss(
-        functions={DenseTarget: _dense, TopKTarget: _topk, SampledTarget: _sampled}, settings={"temperature": 4.0}
+        functions={DenseTarget: _dense, TopKTarget: _topk, SampledTarget: _sampled},
+        settings={"temperature": TEMPERATURE},
     ),
 }
 

@@ -69,7 +69,7 @@ class Objective:
         if term.name == TASK:
             return self.task.loss(outputs, labels, **settings)
         assert target is not None, f"the term {term.name} needs the teacher's outputs"
-        return LOSSES[term.name](outputs[self.task.output], target, **settings)
+        return LOSSES[term.name](outputs[self.task.output], target, labels, **settings)
 
 
 def without_teacher(terms: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:

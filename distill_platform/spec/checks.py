@@ -25,6 +25,7 @@ from distill_platform.spec.schema import (
 
 if TYPE_CHECKING:
     from distill_platform.cache import Codec, Demand
+    from distill_platform.tasks.setting import Setting
 
 Sections = Mapping[str, Any]
 
@@ -54,25 +55,19 @@ def objective_faults(sections: Sections) -> Iterator[Fault]:
         for setting, value in term.settings.items():
             if setting not in known[name]:
                 yield Fault((*path, setting), unknown("unknown key", ["weight", *known[name]], setting))
-            elif not _fits(setting, value):
-                positive = " > 0" if setting == "temperature" else ""
-                yield Fault((*path, setting), f"got {got(value)}, wanted a number{positive}")
+            elif not known[name][setting].takes(value):
+                yield Fault((*path, setting), f"got {got(value)}, wanted {known[name][setting].wanted}")
     if not any(term.weight > 0 for term in terms.values()):
         yield Fault(("objective",), "every weight is 0: there is nothing to train on; wanted one weight > 0")
 
 
-def loss_settings(task: str) -> dict[str, dict[str, float]]:
-    """Loss name -> its settings and their defaults; `task` is the task's own loss."""
+def loss_settings(task: str) -> dict[str, dict[str, Setting]]:
+    """Loss name -> its settings; `task` is the task's own loss."""
     from distill_platform.objective import LOSSES
     from distill_platform.tasks import TASKS
 
     own = TASKS[task].settings if task in TASKS else {}
     return {"task": dict(own), **{name: dict(loss.settings) for name, loss in LOSSES.items()}}
-
-
-def _fits(setting: str, value: Any) -> bool:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return number and (setting != "temperature" or value > 0)
 
 
 def _task_faults(sections: Sections) -> Iterator[Fault]:
@@ -154,11 +149,11 @@ def distillation_demands(sections: Sections) -> Iterator[tuple[Path, Demand]]:
         if "temperature" not in LOSSES[name].settings:
             yield path, Demand(accepts)
             continue
-        own = sections["objective"][name].settings.get("temperature", LOSSES[name].settings["temperature"])
+        own = sections["objective"][name].settings.get("temperature", LOSSES[name].settings["temperature"].default)
         field = f"objective.{name}.temperature"
         swept = sweep.space[field].values if sweep and field in sweep.space else ()
         for place, value in [((*path, "temperature"), own), *((("sweep", "space", field), value) for value in swept)]:
-            if _fits("temperature", value):
+            if LOSSES[name].settings["temperature"].takes(value):
                 yield place, Demand(accepts, (float(value),))
     if names:
         loss, temperature = VALIDATION

@@ -69,7 +69,9 @@ def _train(train: TrainSpec, seed: int, precision: Precision) -> TrainSpec:
 def _objective(spec: Spec) -> dict[str, LossSpec]:
     defaults = loss_settings(spec.task)
     return {
-        name: LossSpec.model_validate({"weight": term.weight, **defaults[name], **term.settings})
+        name: LossSpec.model_validate(
+            {"weight": term.weight, **{key: each.default for key, each in defaults[name].items()}, **term.settings}
+        )
         for name, term in spec.objective.items()
     }
 

@@ -19,7 +19,7 @@ from distill_platform.data.order import Order, WindowedOrder, make_order
 from distill_platform.data.pool import PooledColumn
 from distill_platform.data.views import Views
 from distill_platform.errors import InputError, TrainingDiverged
-from distill_platform.models import Preprocess, SavedModel, save_model
+from distill_platform.models import SavedModel, preprocess_for, save_model
 from distill_platform.objective import Objective
 from distill_platform.storage import Storage
 from distill_platform.sweep.ledger import Ledger, Result
@@ -167,7 +167,7 @@ class MemberTrainable(tune.Trainable):
             args,
             schema.input,
             schema.class_names,
-            Preprocess.of(schema),
+            preprocess_for(applied["student"]["name"], args, schema),
             job.task,
             cache=job.cache.digest if job.cache else None,
         )

@@ -17,10 +17,10 @@ from distill_platform.data.views import Views
 from distill_platform.errors import ModelError
 from distill_platform.models import (
     Network,
-    Preprocess,
     SavedModel,
     inference_batch_size,
     load_network,
+    preprocess_for,
     save_model,
 )
 from distill_platform.objective import Objective, without_teacher
@@ -37,7 +37,7 @@ def train_teacher(
 ) -> None:
     """Train a teacher on the labels; write its model folder, curves and validation counts into the draft."""
     schema, train, validation = open_schema(data), open_split(data, "train"), open_split(data, "val")
-    model = SavedModel(name, args, schema.input, schema.class_names, Preprocess.of(schema), task)
+    model = SavedModel(name, args, schema.input, schema.class_names, preprocess_for(name, args, schema), task)
     order = make_order(settings.order, settings.window_examples)
     readers: tuple[Reader, ...] = ()
     if isinstance(order, WindowedOrder):

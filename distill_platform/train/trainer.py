@@ -23,6 +23,7 @@ from distill_platform.errors import CacheMismatch, TrainingDiverged
 from distill_platform.models import Network, Output, inference_batch_size
 from distill_platform.objective import Objective, kl_to_teacher
 from distill_platform.objective.objective import gradient_shares
+from distill_platform.tasks.task import Sums
 from distill_platform.train.optim import lr_factor, make_optimizer
 
 EpochReport = dict[str, Any]
@@ -143,16 +144,27 @@ class Trainer:
     def validate(self) -> dict[str, float]:
         """Metrics on the validation split, in eval mode, on the examples as they are."""
         self.network.eval()
+        totals: dict[str, tuple[float, float]] = {}
         with torch.inference_mode():
-            parts = [self._forward(part) for part in self.validation.inputs.split(inference_batch_size(self.device))]
-        outputs = {name: Output(torch.cat([part[name].values for part in parts]).float().cpu()) for name in parts[0]}
-        task = self.objective.task
-        metrics = {f"val_{name}": value for name, value in task.metrics(outputs, self.validation.labels).items()}
+            for index in torch.arange(len(self.validation)).split(inference_batch_size(self.device)):
+                for name, (total, counted) in self._validation_sums(index).items():
+                    before = totals.get(name, (0.0, 0.0))
+                    totals[name] = (before[0] + total, before[1] + counted)
+        return {name: total / counted if counted else math.nan for name, (total, counted) in totals.items()}
+
+    def _validation_sums(self, index: Tensor) -> Sums:
+        """The figures of some examples of the validation split, in a row, as sums."""
+        rows, task = slice(int(index[0]), int(index[-1]) + 1), self.objective.task
+        outputs = self._forward(self.validation.inputs[rows])
+        labels = self.validation.labels[rows].long().to(self.device)
+        sums = {f"val_{name}": found for name, found in task.metrics(outputs, labels).items()}
         if self.targets is not None:
-            index = torch.arange(len(self.validation))
+            output = outputs[task.output]
             target = self.targets["val"](index, torch.zeros_like(index))
-            metrics["kl_to_teacher"] = kl_to_teacher(Output(outputs[task.output].values.double()), target).item()
-        return metrics
+            divergence = float(kl_to_teacher(output._replace(values=output.values.double()), target))
+            counted = float(output.values[..., 0].numel() if output.mask is None else output.mask.sum())
+            sums["kl_to_teacher"] = (divergence * counted, counted)
+        return sums
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Everything that the rest of the run depends on: tensors, and what goes into JSON."""

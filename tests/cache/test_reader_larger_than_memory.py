@@ -24,7 +24,7 @@ from distill_platform.data.mixing import pairs
 from distill_platform.data.order import Blocks, WindowedOrder, make_order
 from distill_platform.data.views import Views, view_of_epoch
 from distill_platform.errors import CacheMismatch
-from distill_platform.models import Preprocess, SavedModel
+from distill_platform.models import SavedModel, Standardize
 from distill_platform.objective import Objective
 from distill_platform.storage import LocalStorage
 from distill_platform.sweep.trial import TrainingData, TrialJob
@@ -140,7 +140,7 @@ def train(loader: Loader, examples: Examples, data: Artifact, targets: CachedTar
     given, validation = settings(epochs=2, batch_size=20), open_split(data, "val")
     schema = examples.schema
     model = SavedModel(
-        "mlp", {"hidden": [8]}, schema.input, schema.class_names, Preprocess.of(schema), "classification"
+        "mlp", {"hidden": [8]}, schema.input, schema.class_names, Standardize.of(schema), "classification"
     )
     both = {"train": targets, "val": open_targets(cache, data, "val", validation)}
     objective = Objective.of(

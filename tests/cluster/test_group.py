@@ -17,14 +17,14 @@ from distill_platform.cluster import over_workers
 from distill_platform.cluster.group import gather_arrays, place_in_group, shard_weights
 from distill_platform.data.schema import InputSpec
 from distill_platform.errors import DataError
-from distill_platform.models import Network, Preprocess, build_network
+from distill_platform.models import Network, Standardize, build_network
 
 IMAGES = torch.arange(40 * 64).reshape(40, 8, 8, 1).remainder(17).to(torch.uint8)
 
 
 def make_network() -> Network:
     spec = InputSpec("image", (8, 8, 1), "uint8", 0, 16)
-    return build_network("resnet", {"depth": 8}, spec, 10, Preprocess((8.0,), (4.0,)), seed=3).eval()
+    return build_network("resnet", {"depth": 8}, spec, 10, Standardize((8.0,), (4.0,)), seed=3).eval()
 
 
 @torch.inference_mode()

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from distill_platform.data.schema import InputSpec
-from distill_platform.models import Network, Preprocess, build_network
+from distill_platform.models import Network, Standardize, build_network
 from distill_platform.models.batch_size import (
     CACHE_BYTES,
     LARGEST,
@@ -22,7 +22,7 @@ PLENTY = 2.0**40
 
 def network(name: str, side: int) -> tuple[Network, torch.Tensor]:
     spec = InputSpec("image", (side, side, 1), "uint8", 0, 255)
-    return build_network(name, {}, spec, 10, Preprocess((0.0,), (1.0,)), 0).eval(), torch.zeros(
+    return build_network(name, {}, spec, 10, Standardize((0.0,), (1.0,)), 0).eval(), torch.zeros(
         4, side, side, 1, dtype=torch.uint8
     )
 

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from distill_platform.data.schema import InputSpec
 from distill_platform.errors import ModelError
-from distill_platform.models import Network, Preprocess, build_network
+from distill_platform.models import Network, Standardize, build_network
 from distill_platform.models.capture import capture, output_layer, resolve_layers
 
 IMAGE = InputSpec("image", (8, 8, 1), "uint8", 0, 16)
 SEQUENCE = InputSpec("features", (6, 16), "float32", -1, 1)
-PLAIN = Preprocess((0.0,), (1.0,))
+PLAIN = Standardize((0.0,), (1.0,))
 IMAGES = torch.arange(3 * 64).reshape(3, 8, 8, 1).remainder(17).to(torch.uint8)
 TOKENS = torch.linspace(-1, 1, 3 * 96).reshape(3, 6, 16)
 

@@ -14,8 +14,8 @@ from distill_platform.data.schema import InputSpec
 from distill_platform.errors import Corrupt, FormatError, ModelError
 from distill_platform.models import (
     MODELS,
-    Preprocess,
     SavedModel,
+    Standardize,
     build_body,
     load_network,
     load_student_folder,
@@ -29,7 +29,11 @@ FEATURES = InputSpec("features", (3,), "float32", -1, 1, ("x", "y", "z"), (2, 2,
 
 def saved(name: str = "cnn", input: InputSpec = IMAGE, **args: object) -> SavedModel:
     size = input.shape[-1]
-    return SavedModel(name, args, input, ("no", "yes"), Preprocess((4.0,) * size, (2.0,) * size))
+    return SavedModel(name, args, input, ("no", "yes"), Standardize((4.0,) * size, (2.0,) * size))
+
+
+def plain(size: int) -> Standardize:
+    return Standardize((0.0,) * size, (1.0,) * size)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -42,7 +46,7 @@ def test_every_model_takes_an_image_batch_and_gives_logits(name: str) -> None:
 @pytest.mark.parametrize(("depth", "parameters"), [(20, 269_722), (32, 464_154), (56, 853_018)])
 def test_resnets_have_the_published_sizes(depth: int, parameters: int) -> None:
     """0.27M, 0.46M and 0.85M: He et al. 2016, arXiv:1512.03385, table 6."""
-    body = build_body("resnet", {"depth": depth}, (3, 32, 32), 10)
+    body = build_body("resnet", {"depth": depth}, InputSpec("image", (32, 32, 3), "uint8", 0, 255), 10, plain(3))
     assert sum(parameter.numel() for parameter in body.parameters()) == parameters
 
 
@@ -74,12 +78,12 @@ def test_preprocessing_is_part_of_the_network() -> None:
 )
 def test_a_wrong_name_or_argument_is_refused_with_advice(name: str, args: dict[str, object], message: str) -> None:
     with pytest.raises(ModelError, match=message):
-        build_body(name, args, (1, 8, 8), 2)
+        build_body(name, args, IMAGE, 2, plain(1))
 
 
 def test_images_only_models_refuse_features() -> None:
     with pytest.raises(ModelError, match="cnn takes images .* use mlp"):
-        build_body("cnn", {}, (8,), 2)
+        build_body("cnn", {}, FEATURES, 2, plain(3))
 
 
 @pytest.mark.parametrize("weights", ["float32", "float16", "bfloat16"])

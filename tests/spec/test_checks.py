@@ -38,8 +38,11 @@ def test_every_unknown_name_is_reported_with_the_closest_one(faults, small):
             "allowed here: temperature, weight",
         ),
         ("objective.soft_targets.temperature=0", "temperature: got 0 (an integer), wanted a number > 0"),
-        ("objective.task.label_smoothing=high", 'label_smoothing: got "high" (a string), wanted a number'),
-        ("objective.task.label_smoothing=true", "label_smoothing: got true (a boolean), wanted a number"),
+        (
+            "objective.task.label_smoothing=high",
+            'label_smoothing: got "high" (a string), wanted a number >= 0 and <= 1',
+        ),
+        ("objective.task.label_smoothing=true", "label_smoothing: got true (a boolean), wanted a number >= 0 and <= 1"),
         (
             "objective.task.weight=0",
             "every weight is 0: there is nothing to train on; wanted one weight > 0",

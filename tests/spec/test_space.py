@@ -119,7 +119,7 @@ def test_a_misspelt_kind(faults, small):
 def test_a_fault_of_the_section_itself_is_not_repeated_for_every_dimension(faults, small):
     temperature = space(objective__soft_targets__temperature={"uniform": [1, 8]})
     assert faults(small, OBJECTIVE, temperature, "objective.task.label_smoothing=x") == [
-        '--set  objective.task.label_smoothing: got "x" (a string), wanted a number'
+        '--set  objective.task.label_smoothing: got "x" (a string), wanted a number >= 0 and <= 1'
     ]
 
 

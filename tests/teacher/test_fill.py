@@ -124,7 +124,7 @@ def test_layers_are_kept_beside_the_logits(alone: None, tmp_path: Path, data: Ar
     kept = open_layers(cache, data, "val")
     _, network = load_network(teacher.fetch_folder("model"))
     with torch.inference_mode():
-        inside = network.body[:2]((open_split(data, "val").inputs - network.mean) * network.scale)  # type: ignore[index]
+        inside = network.body[:2](network.preprocess(open_split(data, "val").inputs).values)  # type: ignore[index]
     assert kept["1"].dtype == torch.float16
     assert torch.allclose(kept["1"].float(), inside, rtol=1e-3, atol=1e-3)
     assert torch.equal(kept["1"].relu(), kept["2"])

@@ -15,7 +15,7 @@ from distill_platform.data.loader import Loader
 from distill_platform.data.mixing import show
 from distill_platform.data.views import Views, augment
 from distill_platform.errors import CacheMismatch, Corrupt, TrainingDiverged
-from distill_platform.models import Network, Preprocess, SavedModel, load_network
+from distill_platform.models import Network, SavedModel, Standardize, load_network
 from distill_platform.objective import Objective
 from distill_platform.storage import LocalStorage
 from distill_platform.tasks import TASKS
@@ -41,7 +41,8 @@ class Targets:
 
 def trainer(data: Artifact, targets: Any = None, views: Views = VIEWS, **changed: Any) -> Trainer:
     schema, given = open_schema(data), settings(**changed)
-    model = SavedModel("mlp", {"hidden": [16], "dropout": 0.3}, schema.input, schema.class_names, Preprocess.of(schema))
+    args = {"hidden": [16], "dropout": 0.3}
+    model = SavedModel("mlp", args, schema.input, schema.class_names, Standardize.of(schema))
     terms = {"task": {"weight": 1.0}}
     if targets is not None:
         terms["soft_targets"] = {"weight": 1.0, "temperature": 2.0}
