@@ -36,7 +36,7 @@ from distill_platform.cache.codecs.sampled import TOTAL, resample, round_weights
 from distill_platform.data.draws import mix
 from distill_platform.models import Output
 from distill_platform.objective import LOSSES
-from distill_platform.objective.losses import bucket_log_probabilities
+from distill_platform.objective.response.soft_targets import bucket_log_probabilities
 
 TEMPERATURES = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 NUM_DRAWS = 50
@@ -134,7 +134,7 @@ def students(num_seeds: int = 6) -> list[dict[str, Any]]:
     inputs, labels, logits = made_classes(100, 5)
     rows = []
     for temperature in (1.0, 2.0, 4.0, 8.0):
-        for name in ("dense", "int4", "onebit", "topk", "sampled"):
+        for name in ("dense", "int4", "ternary", "topk", "sampled"):
             if name == "sampled" and temperature != 1:
                 continue
             targets = stored(name, logits[:NUM_TRAIN])

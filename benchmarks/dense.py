@@ -35,7 +35,8 @@ Columns = dict[str, np.ndarray[Any, Any]]
 def measure_write(folder: Path, num_rows: int, repeats: int) -> Seconds:
     """One shard of dense fp16 logits with their keys, from the fp32 logits `[N, C]` that a teacher gives.
 
-    "platform" writes page checksums; "platform, hashed" also reads the file again for its sha256, as `put_file` does.
+    "platform" writes page checksums; "hashed" also reads the file again for its sha256, as `put_file` does. "fixed
+    binary" has no checksum of any kind unless it says so.
     """
     rng = np.random.default_rng(0)
     logits_NC = torch.from_numpy(rng.standard_normal((num_rows, NUM_CLASSES), np.float32))
@@ -64,14 +65,20 @@ def measure_write(folder: Path, num_rows: int, repeats: int) -> Seconds:
             for values in by_hand().values():
                 values.tofile(file)
 
+    def write_peer(checksums: bool) -> None:
+        write_fixed_binary(folder / "fixed.parquet", by_hand(), checksums)
+
+    def write_peer_hashed() -> None:
+        write_peer(checksums=True)
+        sha256_file(folder / "fixed.parquet")
+
     arms = {
         "platform": timed(write),
         "platform, hashed": timed(write_hashed),
         "memmap": timed(write_plain),
-        "fixed binary": timed(lambda: write_fixed_binary(folder / "fixed.parquet", by_hand())),
-        "fixed binary, checksums": timed(
-            lambda: write_fixed_binary(folder / "fixed.parquet", by_hand(), checksums=True)
-        ),
+        "fixed binary": timed(lambda: write_peer(checksums=False)),
+        "fixed binary, checksums": timed(lambda: write_peer(checksums=True)),
+        "fixed binary, checksums, hashed": timed(write_peer_hashed),
         "encoding, part of platform": timed(encode),
     }
     return interleaved(arms, repeats)

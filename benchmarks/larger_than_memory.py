@@ -31,7 +31,7 @@ import torch
 from timing import hardware
 
 from distill_platform.artifact import Artifact, Draft, library_versions, open_artifact, produce
-from distill_platform.cache import CachedTargets, Encoding, open_targets
+from distill_platform.cache import Encoding, open_targets
 from distill_platform.cache.manifest import MANIFEST_FILE, CachedSplit, Manifest
 from distill_platform.data.columns import write_columns
 from distill_platform.data.examples import open_split, open_windowed
@@ -44,7 +44,7 @@ from distill_platform.objective import Objective
 from distill_platform.scratch import scratch_dir
 from distill_platform.storage import LocalStorage, Storage
 from distill_platform.tasks import TASKS
-from distill_platform.train import Trainer, TrainSettings
+from distill_platform.train import CachedTeacher, Trainer, TrainSettings
 
 NUM_CLASSES, NUM_FEATURES, BATCH_SIZE, EPOCHS = 1000, 8, 1024, 2
 VIEWS = Views.of(2, 0, [{"name": "noise", "std": 0.01}])
@@ -143,8 +143,8 @@ class Opened:
             seed=0,
             order="windowed",
         )
-        targets: dict[str, CachedTargets] = {"train": self.targets, "val": self.validation_targets}
-        return Trainer(network, objective, self.loader, self.validation, settings, targets)
+        teachers = {"train": CachedTeacher(self.targets), "val": CachedTeacher(self.validation_targets)}
+        return Trainer(network, objective, self.loader, self.validation, settings, teachers)
 
 
 def measure(workspace: Storage, keys: dict[str, str], limit_mb: int, window_examples: int, repeats: int) -> Any:

@@ -12,8 +12,8 @@ from plotly.subplots import make_subplots
 
 
 def draw(document: Mapping[str, Any]) -> str:
-    """Of the document of cache_quality.py. Bars are two standard deviations over seeds either way."""
-    panels = [(name, at) for name in ("classes", "tokens") for at in _temperatures(document[name])]
+    """Of the document of cache_quality.py. Bars are two standard deviations over students either way."""
+    panels = [(name, at) for name in document["units"] for at in _temperatures(document[name])]
     titles = [f"{name}, T = {at:g}" for name, at in panels]
     figure = make_subplots(rows=len(panels), cols=1, subplot_titles=titles, vertical_spacing=0.25 / len(panels))
     codecs = list(dict.fromkeys(row["codec"] for name, _ in panels for row in document[name]))

@@ -6,7 +6,6 @@ import functools
 import itertools
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,7 +13,7 @@ from made import make_cache, make_data
 from timing import Seconds, interleaved, timed
 from torch import Tensor
 
-from distill_platform.cache import CachedTargets, DenseTarget, Encoding, open_targets
+from distill_platform.cache import Encoding, open_targets
 from distill_platform.data.examples import Examples, open_split
 from distill_platform.data.loader import Loader
 from distill_platform.data.views import Views
@@ -22,7 +21,7 @@ from distill_platform.models import Network, Standardize, build_network
 from distill_platform.objective import Objective, without_teacher
 from distill_platform.storage import Storage
 from distill_platform.tasks import TASKS
-from distill_platform.train import Trainer, TrainSettings
+from distill_platform.train import CachedTeacher, LiveTeacher, Teacher, Trainer, TrainSettings
 
 NUM_CLASSES, BATCH_SIZE = 10, 128
 STUDENTS: dict[str, tuple[str, dict[str, list[int]]]] = {
@@ -33,18 +32,6 @@ TEACHER = ("cnn", {"channels": [32, 64, 128]})
 TERMS = {"task": {"weight": 0.5}, "soft_targets": {"weight": 0.5, "temperature": 4.0}}
 VIEWS = Views.of(1, 0, [])
 ENCODING = Encoding("dense", NUM_CLASSES)
-
-
-@dataclass(frozen=True)
-class LiveTargets:
-    """Stands where a Trainer takes cached targets, and runs the teacher instead."""
-
-    teacher: Network
-    examples: Examples
-
-    def __call__(self, index: Tensor, view: Tensor) -> DenseTarget:
-        with torch.no_grad():
-            return DenseTarget(self.teacher(self.examples.inputs.index_select(0, index))["logits"].values)
 
 
 def measure_steps(workspace: Storage, num_steps: int, repeats: int) -> tuple[Seconds, dict[str, Seconds]]:
@@ -63,14 +50,14 @@ def measure_steps(workspace: Storage, num_steps: int, repeats: int) -> tuple[Sec
     }
     filling = interleaved(fill, min(5, repeats))
     cache = make_cache(workspace, data, VIEWS, predict, ENCODING)
-    targets: dict[str, Any] = {
+    teachers: dict[str, Mapping[str, Teacher] | None] = {
         "without": None,
-        "cached": {split: open_targets(cache, data, split, examples[split]) for split in examples},
-        "live": {split: LiveTargets(teacher, examples[split]) for split in examples},
+        "cached": {split: CachedTeacher(open_targets(cache, data, split, examples[split])) for split in examples},
+        "live": {split: LiveTeacher(teacher, "live", {}, examples[split].inputs[:2]) for split in examples},
     }
     steps = {}
     for student in STUDENTS:
-        trainers = {arm: _trainer(student, examples, given, repeats + 1) for arm, given in targets.items()}
+        trainers = {arm: _trainer(student, examples, given, repeats + 1) for arm, given in teachers.items()}
         steps[student] = interleaved(
             {arm: functools.partial(step_seconds, one) for arm, one in trainers.items()}, repeats
         )
@@ -90,7 +77,7 @@ def _network(name: str, args: Mapping[str, Any], examples: Examples) -> Network:
 
 
 def _trainer(
-    student: str, examples: Mapping[str, Examples], targets: Mapping[str, CachedTargets] | None, epochs: int
+    student: str, examples: Mapping[str, Examples], teachers: Mapping[str, Teacher] | None, epochs: int
 ) -> Trainer:
     settings = TrainSettings(
         epochs=epochs,
@@ -106,7 +93,7 @@ def _trainer(
         precision="float32",
         seed=0,
     )
-    objective = Objective.of(TASKS["classification"], without_teacher(TERMS) if targets is None else TERMS)
+    objective = Objective.of(TASKS["classification"], without_teacher(TERMS) if teachers is None else TERMS)
     loader = Loader(examples["train"], VIEWS, BATCH_SIZE, seed=0)
     network = _network(*STUDENTS[student], examples["train"])
-    return Trainer(network, objective, loader, examples["val"], settings, targets)
+    return Trainer(network, objective, loader, examples["val"], settings, teachers)

@@ -236,6 +236,8 @@ def open_artifact(workspace: Storage, step: str, key: str, digest: str | None = 
 def ancestors(workspace: Storage, artifact: Artifact) -> dict[str, Artifact]:
     """Everything that an artifact descends from, itself included, by step name, the first step first.
 
+    Of several artifacts of one step, the first has the step's name, each other `<step>-<beginning of its key>`.
+
     Raises NotFound if one of them is gone, Corrupt if one has another digest than its descendant was made from.
     """
     found: dict[str, Artifact] = {}
@@ -245,8 +247,16 @@ def ancestors(workspace: Storage, artifact: Artifact) -> dict[str, Artifact]:
             if parent is None:
                 where = f"{workspace.uri}/artifacts/{given['step']}/{given['key']}"
                 raise NotFound(f"{where}: {artifact.uri} was made from it, and it is gone; run the spec again")
-            found |= {step: known for step, known in ancestors(workspace, parent).items() if step not in found}
-    return {**found, artifact.step: artifact}
+            for known in ancestors(workspace, parent).values():
+                found |= _named(known, found)
+    return {**found, **_named(artifact, found)}
+
+
+def _named(artifact: Artifact, found: Mapping[str, Artifact]) -> dict[str, Artifact]:
+    """An artifact by the name that it has among others; nothing if it is one of them."""
+    if any(known.key == artifact.key for known in found.values()):
+        return {}
+    return {artifact.step if artifact.step not in found else f"{artifact.step}-{artifact.key[:8]}": artifact}
 
 
 def payload_digest(files: Mapping[str, Mapping[str, Any]]) -> str:

@@ -1,7 +1,8 @@
 """What a run did, as files that each step writes once.
 
 <workspace>/runs/<run>/run.json       spec, workspace, process: written at the start
-<workspace>/runs/<run>/<step>.json    status (ran | reused), uri, key, digest, seconds
+<workspace>/runs/<run>/<step>.json    status (ran | reused), uri, key, digest, seconds; of a step that is done several
+                                      times, for each of several teachers, <step>-<which>.json
 <workspace>/runs/<run>/<step>.failed.json   the last failure of a step that may be tried again
 <workspace>/runs/<run>/<step>.log     what the step logged, so far
 <workspace>/runs/<run>/end.json       status (done | failed | stopped), exit code, error
@@ -179,7 +180,9 @@ def read_run(workspace: Storage, run_id: str | None = None) -> RunStatus:
         raise InputError(f"{workspace.uri} has {wanted}")
     storage = workspace.child(f"runs/{run_id}")
     start = _read(storage, "run.json") or {}
-    found = {step: _read(storage, f"{step}.json") or _read(storage, f"{step}.failed.json") for step in STEPS}
+    found = {
+        step: _read(storage, f"{step}.json") or _read(storage, f"{step}.failed.json") for step in _steps_of(storage)
+    }
     end = _read(storage, "end.json")
     status = end["status"] if end else ("running" if _may_be_alive(start) else "lost")
     steps = {step: entry for step, entry in found.items() if entry}
@@ -209,14 +212,25 @@ def request_stop(workspace: Storage, run_id: str | None = None) -> str:
 def read_log(workspace: Storage, run_id: str | None = None, step: str | None = None) -> str:
     """The log of a run's step, or of all its steps. Raises InputError if there is no such run or step."""
     run = read_run(workspace, run_id)
-    if step is not None and step not in STEPS:
-        raise InputError(f"no step is called {step!r}; steps are {', '.join(STEPS)}")
     storage = workspace.child(f"runs/{run.id}")
+    known = _steps_of(storage)
+    if step is not None and step not in (*STEPS, *known):
+        raise InputError(f"no step is called {step!r}; steps are {', '.join(known or STEPS)}")
     parts = []
-    for name in (step,) if step else STEPS:
+    for name in (step,) if step else known:
         with suppress(NotFound):
             parts.append(storage.read(f"{name}.log").decode())
     return "".join(parts)
+
+
+def _steps_of(run: Storage) -> list[str]:
+    """The steps that a run has a file of, in the order of STEPS; those done several times in that of their names."""
+    names = {name.split(".")[0] for name in run.list()}
+    return sorted((name for name in names if name.split("-")[0] in STEPS), key=_place)
+
+
+def _place(step: str) -> tuple[int, str]:
+    return STEPS.index(step.split("-")[0]), step
 
 
 def _process() -> dict[str, Any]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from distill_platform import steps
+from distill_platform import fits, steps
 from distill_platform.artifact import Artifact
 from distill_platform.runs import Run, new_run_id
 from distill_platform.storage import open_storage
@@ -60,20 +60,23 @@ def run(
 
     A failed gate is a result, not an exception: see `RunResult.passed`. Raises what the steps raise.
     """
-    spec = _resolved(spec, ray_address)
+    spec = resolved(spec, ray_address)
     storage = open_storage(workspace)
     _refuse_unusable(spec, workspace, tracking_uri)
     under_way = Run(storage, run_id or new_run_id(spec.name), spec.to_json())
     place = Workspace(storage, under_way, ray_address or spec.resources.ray_address, tracking_uri)
     with under_way.watched():
         data = steps.prepare(spec, place)
-        steps.check_fits(spec, data)
-        teacher = steps.teacher(spec, data, place)
-        cache = steps.cache(spec, data, teacher, place)
+        fits.check_fits(spec, data)
+        teachers = {name: steps.teacher(spec, data, place, name) for name in spec.all_teachers}
+        fits.check_teachers(spec, data, teachers)
+        taught_by = teachers if spec.cache.live else steps.caches(spec, data, teachers, place)
         baseline = steps.baseline(spec, data, place)
-        student = steps.sweep(spec, data, cache, place)
+        student = steps.sweep(spec, data, taught_by, place)
+        for generation in range(2, spec.sweep.generations + 1):
+            student = steps.next_generation(spec, data, student, place, generation)
         shipped = steps.compress(spec, student, place)
-        evaluation = steps.evaluate(spec, data, teacher, baseline, shipped, place)
+        evaluation = steps.evaluate(spec, data, teachers.get(steps.TEACHER), baseline, shipped, place)
         verdict = steps.gate(spec, evaluation, place)
         promotion = None
         if verdict.read_json("verdict.json")["passed"]:
@@ -115,13 +118,13 @@ def plan(
 
     Raises InputError for what a run would stumble over: a source that is not there, a registry that may not be used.
     """
-    spec = _resolved(spec, ray_address)
+    spec = resolved(spec, ray_address)
     _refuse_unusable(spec, workspace, tracking_uri)
     place = DryWorkspace(open_storage(workspace), None, ray_address, tracking_uri)
     made: dict[str, Artifact] = {}
     rows = [_plan_row(step, call, made) for step, call in _calls(spec, place, made).items()]
     if "prepare" in made:
-        steps.check_fits(spec, made["prepare"])
+        fits.check_fits(spec, made["prepare"])
     for step in ("register", "promote"):
         rows.append({"step": step, "status": "if the gate passes", "key": None, "uri": None})
     return {
@@ -140,18 +143,49 @@ def plan(
 
 
 def _calls(spec: Spec, place: Workspace, made: Mapping[str, Artifact]) -> dict[str, Callable[[], Artifact]]:
+    """Every step of a run by its name in the run's record, in order."""
+    last = spec.sweep.generations
+    caches = {} if spec.cache.live else {_named("cache", spec, name): name for name in spec.all_teachers}
+    taught_by = {} if spec.cache.live else {name: step for step, name in caches.items()}
+    if spec.cache.live:
+        taught_by = {name: _named("teacher", spec, name) for name in spec.all_teachers}
+
+    def taught() -> dict[str, Artifact]:
+        return {name: made[step] for name, step in taught_by.items()}
+
+    def of_teacher(step: Callable[..., Artifact], name: str) -> Callable[[], Artifact]:
+        if step is steps.teacher:
+            return lambda: step(spec, made["prepare"], place, name)
+        return lambda: step(spec, made["prepare"], made[_named("teacher", spec, name)], place, name)
+
+    def generation(number: int) -> Callable[[], Artifact]:
+        return lambda: steps.next_generation(spec, made["prepare"], made[_sweep_of(number - 1)], place, number)
+
     return {
         "prepare": lambda: steps.prepare(spec, place),
-        "teacher": lambda: steps.teacher(spec, made["prepare"], place),
-        "cache": lambda: steps.cache(spec, made["prepare"], made["teacher"], place),
+        **{_named("teacher", spec, name): of_teacher(steps.teacher, name) for name in spec.all_teachers},
+        **{step: of_teacher(steps.cache, name) for step, name in caches.items()},
         "baseline": lambda: steps.baseline(spec, made["prepare"], place),
-        "sweep": lambda: steps.sweep(spec, made["prepare"], made["cache"], place),
-        "compress": lambda: steps.compress(spec, made["sweep"], place),
+        "sweep": lambda: steps.sweep(spec, made["prepare"], taught(), place),
+        **{_sweep_of(number): generation(number) for number in range(2, last + 1)},
+        "compress": lambda: steps.compress(spec, made[_sweep_of(last)], place),
         "evaluate": lambda: steps.evaluate(
-            spec, made["prepare"], made["teacher"], made["baseline"], made["compress"], place
+            spec, made["prepare"], _first_teacher(spec, made), made["baseline"], made["compress"], place
         ),
         "gate": lambda: steps.gate(spec, made["evaluate"], place),
     }
+
+
+def _named(step: str, spec: Spec, teacher: str) -> str:
+    return f"{step}-{teacher}" if spec.teachers else step
+
+
+def _sweep_of(generation: int) -> str:
+    return "sweep" if generation == 1 else f"sweep-generation-{generation}"
+
+
+def _first_teacher(spec: Spec, made: Mapping[str, Artifact]) -> Artifact | None:
+    return made[_named("teacher", spec, steps.TEACHER)] if spec.all_teachers else None
 
 
 def _plan_row(step: str, call: Callable[[], Artifact], made: dict[str, Artifact]) -> dict[str, Any]:
@@ -165,61 +199,69 @@ def _plan_row(step: str, call: Callable[[], Artifact], made: dict[str, Artifact]
     return {"step": step, "status": "ready", "key": made[step].key, "uri": made[step].uri}
 
 
-def _cache_size(spec: Spec, data: Artifact | None, hidden_size: int | None) -> dict[str, Any]:
-    """What the cache takes, and from how many trials on it costs less than a live teacher.
+def _cache_size(spec: Spec, data: Artifact | None, hidden_size: int | None) -> dict[str, Any] | None:
+    """What the caches of all teachers take, and from how many trials on they cost less than live teachers.
 
-    Exact once the data is prepared, from a glance at the source before; counts are of teacher passes: a cache costs one
-    per row, a live teacher one per training example, epoch and trial.
+    None where nothing is cached. Exact once the data is prepared, from a glance at the source before; counts are of
+    teacher passes: a cache costs one per row, a live teacher one per training example, epoch and trial. A unit is an
+    example, or a token of a block.
     """
     from distill_platform.cache.codecs import CODECS, KEY_BYTES
     from distill_platform.data.pool import fits_in_memory
 
+    if spec.cache.live or not spec.all_teachers:
+        return None
     counted = _counts(spec, data)
-    layers = steps.layer_bytes(spec, data)
-    if counted is None or layers is None or (spec.cache.codec == "head" and hidden_size is None):
-        unknown = ("bytes", "rows", "codec", "bytes_per_unit", "pays_from_trials", "fits_in_memory")
+    of_layers = [fits.layer_bytes(spec, data, name) for name in spec.all_teachers]
+    if counted is None or None in of_layers or (spec.cache.codec == "head" and hidden_size is None):
+        unknown = ("bytes", "rows", "codec", "bytes_per_unit", "units_per_row", "pays_from_trials", "fits_in_memory")
         return {**dict.fromkeys(unknown), "exact": False}
-    num_train, num_val, num_classes = counted
+    num_train, num_val, num_classes, units = counted
     rows = num_train * spec.data.views.num + num_val
-    encoding = steps.encoding_for(spec, num_classes, hidden_size)
+    encoding = fits.encoding_for(spec, num_classes, hidden_size)
     unit_bytes = CODECS[encoding.codec].bytes_per_unit(encoding)
+    row_bytes = sum(KEY_BYTES + units * unit_bytes + (layers or 0) for layers in of_layers)
     return {
-        "bytes": rows * (KEY_BYTES + unit_bytes + layers),
+        "bytes": rows * row_bytes,
         "rows": rows,
         "codec": encoding.codec,
         "bytes_per_unit": unit_bytes,
+        "units_per_row": units,
         "pays_from_trials": math.ceil(rows / max(1, num_train * spec.train.epochs)),
-        "fits_in_memory": fits_in_memory(rows * unit_bytes),
+        "fits_in_memory": fits_in_memory(rows * units * unit_bytes * len(of_layers)),
         "exact": data is not None,
     }
 
 
 def _hidden_size(spec: Spec, made: Mapping[str, Artifact]) -> int | None:
     """What codec head stores of each output; known once the teacher is there."""
-    if spec.cache.codec != "head" or "teacher" not in made:
+    first = _named("teacher", spec, steps.TEACHER)
+    if spec.cache.codec != "head" or first not in made:
         return None
     from distill_platform.teacher import hidden_size
 
-    return hidden_size(made["teacher"], made["prepare"])
+    return hidden_size(made[first], made["prepare"])
 
 
-def _counts(spec: Spec, data: Artifact | None) -> tuple[int, int, int] | None:
-    """(training examples, validation examples, classes); None where they are not known before the data is prepared."""
+def _counts(spec: Spec, data: Artifact | None) -> tuple[int, int, int, int] | None:
+    """(training examples, validation examples, classes, outputs of an example); None where the source does not tell."""
     from distill_platform.data.prepare import describe_source
 
     if data is not None:
-        counts = data.record["facts"]["counts"]
-        return counts["train"], counts["val"], len(data.record["facts"]["schema"]["class_names"])
+        counts, schema = data.record["facts"]["counts"], data.record["facts"]["schema"]
+        units = schema["input"]["shape"][0] if schema["input"]["kind"] == "tokens" else 1
+        return counts["train"], counts["val"], len(schema["class_names"]), units
     options = {name: value for name, value in steps.source_options(spec).items() if name != "seed"}
-    num_examples, _, num_classes = describe_source(**options)
-    if num_examples is None or num_classes is None:
+    found = describe_source(**options)
+    num_examples, num_classes, num_unlabelled = found.num_examples, found.num_classes, found.num_unlabelled
+    if num_examples is None or num_classes is None or num_unlabelled is None:
         return None
     val, test = getattr(spec.data.split, "val", 0.0), getattr(spec.data.split, "test", 0.0)
     held_out = test if isinstance(test, float) else 0.0
-    return round(num_examples * (1 - val - held_out)), round(num_examples * val), num_classes
+    return round(num_examples * (1 - val - held_out)) + num_unlabelled, round(num_examples * val), num_classes, 1
 
 
-def _resolved(spec: Spec, ray_address: str | None) -> Spec:
+def resolved(spec: Spec, ray_address: str | None) -> Spec:
     """The spec with every "auto" replaced by what it stands for, on this machine or on the Ray cluster."""
     from distill_platform.spec import Machine, resolve, this_machine
 

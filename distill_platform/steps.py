@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import getpass
 import json
-import math
 import socket
 import tempfile
 from collections.abc import Mapping
@@ -21,8 +20,9 @@ from typing import Any
 
 from distill_platform import lease as leases
 from distill_platform.artifact import Artifact, Draft, ancestors
-from distill_platform.errors import DataError, ModelError, NotFound, PromotionRefused, TeacherRefused
+from distill_platform.errors import ModelError, NotFound, PromotionRefused, TeacherRefused
 from distill_platform.fingerprint import sha256_file
+from distill_platform.fits import encoding_for, kept_layers, objective_terms, views_of
 from distill_platform.runs import log
 from distill_platform.spec.schema import Spec
 from distill_platform.storage import open_storage
@@ -30,6 +30,8 @@ from distill_platform.workspace import Workspace
 
 STUDENT = "model"
 """The folder of an artifact that holds a model."""
+TEACHER = "teacher"
+"""The name of the first teacher."""
 
 
 def prepare(spec: Spec, workspace: Workspace) -> Artifact:
@@ -40,102 +42,69 @@ def prepare(spec: Spec, workspace: Workspace) -> Artifact:
 
     def body(draft: Draft) -> None:
         schema = prepare_examples(draft.folder, **options, workers=lambda: _connect(workspace))
-        draft.facts["counts"] = {split: sum(counts.values()) for split, counts in schema.counts.items()}
+        draft.facts["counts"] = schema.num_examples
         draft.facts["schema"] = schema.to_json()
         draft.facts["source"] = spec.data.source
 
-    # a source counts by its content, wherever it lies
-    config = {name: value for name, value in options.items() if name != "source"}
+    # sources and tokenizer count by their content, wherever they lie
+    config = {name: value for name, value in options.items() if name not in ("source", "transfer", "tokenizer")}
     if spec.data.split.by == "sources":
         config["split"] = {name: value for name, value in options["split"].items() if name != "test"}
     return workspace.produce("prepare", 1, config, {"source": source_fingerprint(**options)}, body)
 
 
-def check_fits(spec: Spec, data: Artifact) -> None:
-    """Raises InputError if the spec's models, views or cache do not fit these examples, before anything is spent.
-
-    Each architecture that the spec names or lets the sweep choose is built and called without memory or arithmetic.
-    """
-    from distill_platform.data.examples import open_schema
-    from distill_platform.models import preprocess_for
-    from distill_platform.models.builders import check_body
-    from distill_platform.tasks import TASKS
-
-    schema, task = open_schema(data), TASKS[spec.task]
-    if schema.input.kind not in task.kinds:
-        raise DataError(
-            f"task {spec.task} is done on {', '.join(task.kinds)}; {spec.data.source} gives {schema.input.kind}; "
-            "set another task, or another source"
-        )
-    _views(spec).check(schema.input)
-    student = spec.student.model_dump()
-    models = {"student": student}
-    if spec.teacher.model is not None:
-        models["teacher.model"] = spec.teacher.model.model_dump()
-    for path, found in spec.sweep.space.items():
-        if path.startswith("student."):
-            field = path.removeprefix("student.")
-            models |= {f"sweep.space, {path} = {value}": {**student, field: value} for value in found.values}
-    for where, model in models.items():
-        args = {name: value for name, value in model.items() if name != "name"}
-        try:
-            preprocess = preprocess_for(model["name"], args, schema)
-            check_body(model["name"], args, schema.input, len(schema.class_names), preprocess, per_token=task.per_token)
-        except ModelError as error:
-            raise ModelError(f"{where}: {error}") from error
-    layer_bytes(spec, data)
-    if spec.cache.codec != "head":  # whose width the teacher alone knows
-        encoding_for(spec, len(schema.class_names))
-
-
-def teacher(spec: Spec, data: Artifact, workspace: Workspace) -> Artifact:
-    """A trained or given teacher, its validation accuracy measured. Raises TeacherRefused below `teacher.floor`."""
+def teacher(spec: Spec, data: Artifact, workspace: Workspace, name: str = TEACHER) -> Artifact:
+    """A trained or given teacher, its validation accuracy measured. Raises TeacherRefused below its `floor`."""
     from distill_platform.models import model_source
     from distill_platform.teacher import load_teacher, train_teacher
     from distill_platform.train import TrainSettings
 
-    given, model = spec.teacher.weights, spec.teacher.model
+    asked, which = spec.all_teachers[name], name if spec.teachers else ""
+    given, model = asked.weights, asked.model
     if given is not None:
         with tempfile.TemporaryDirectory(prefix="distill-teacher-") as temporary:
             folder = _fetch_model(given, Path(temporary))
             config: dict[str, Any] = {"weights": {path.name: sha256_file(path) for path in sorted(folder.iterdir())}}
             made = workspace.produce(
-                "teacher", 1, config, {"data": data}, lambda draft: load_teacher(draft, folder, data)
+                "teacher", 1, config, {"data": data}, lambda draft: load_teacher(draft, folder, data), which=which
             )
     else:
         assert model is not None
         config = {
             "model": {"name": model.name, "args": model.args, "source": model_source(model.name)},
-            "train": spec.teacher.train.model_dump(mode="json"),
+            "train": asked.train.model_dump(mode="json"),
             "views": _views_config(spec),
             "task": spec.task,
         }
-        settings = TrainSettings(**spec.teacher.train.model_dump())
+        settings = TrainSettings(**asked.train.model_dump())
         made = workspace.produce(
             "teacher",
             1,
             config,
             {"data": data},
-            lambda draft: train_teacher(draft, model.name, model.args, data, _views(spec), spec.task, settings),
+            lambda draft: train_teacher(draft, model.name, model.args, data, views_of(spec), spec.task, settings),
+            which=which,
         )
-    _refuse_below_floor(made, spec.teacher.floor)
+    _refuse_below_floor(made, asked.floor)
     return made
 
 
-def cache(spec: Spec, data: Artifact, teacher: Artifact, workspace: Workspace) -> Artifact:
-    """The teacher's raw outputs for every (example, view) of train, and for val."""
+def cache(
+    spec: Spec, data: Artifact, teacher: Artifact, workspace: Workspace, name: str = TEACHER, which: str = ""
+) -> Artifact:
+    """A teacher's raw outputs for every (example, view) of train, and for val; and the layers that are to be kept."""
     from distill_platform.data.examples import open_schema
     from distill_platform.teacher import fill_cache, hidden_size
 
     hidden = hidden_size(teacher, data) if spec.cache.codec == "head" else None
     encoding = encoding_for(spec, len(open_schema(data).class_names), hidden)
-    layers, precision = dict(spec.cache.layers), spec.cache.precision
+    layers, precision = kept_layers(spec, name), spec.cache.precision
     workers, gpus = int(spec.resources.cache_workers), int(spec.resources.gpus_per_teacher)
 
     def body(draft: Draft) -> None:
         _connect(workspace)
         fill_cache(
-            *(draft, teacher, data, _views(spec), encoding, workers),
+            *(draft, teacher, data, views_of(spec), encoding, workers),
             num_gpus=min(1, gpus),
             layers=layers,
             precision=precision,
@@ -143,36 +112,13 @@ def cache(spec: Spec, data: Artifact, teacher: Artifact, workspace: Workspace) -
         )
 
     config = {"encoding": asdict(encoding), "views": _views_config(spec), "layers": layers, "precision": precision}
-    return workspace.produce("cache", 2, config, {"data": data, "teacher": teacher}, body)
+    which = which or (name if spec.teachers else "")
+    return workspace.produce("cache", 2, config, {"data": data, "teacher": teacher}, body, which=which)
 
 
-def layer_bytes(spec: Spec, data: Artifact | None) -> int | None:
-    """Bytes that a row of the cache takes for `cache.layers`; None before the data, or for a teacher that is given.
-
-    Raises ModelError for layers that the teacher to be trained will not have.
-    """
-    from distill_platform.data.examples import open_schema
-    from distill_platform.models import SavedModel, preprocess_for
-    from distill_platform.models.capture import layer_shapes
-
-    if not spec.cache.layers:
-        return 0
-    if data is None or spec.teacher.model is None:
-        return None
-    schema, given = open_schema(data), spec.teacher.model
-    preprocess = preprocess_for(given.name, given.args, schema)
-    model = SavedModel(given.name, given.args, schema.input, schema.class_names, preprocess, spec.task)
-    return 2 * sum(math.prod(shape) for shape in layer_shapes(model, spec.cache.layers).values())
-
-
-def encoding_for(spec: Spec, num_classes: int, hidden_size: int | None = None) -> Any:
-    """How outputs of so many classes are stored. Raises InputError for a `cache` section that does not fit them."""
-    from distill_platform.cache import choose_encoding
-    from distill_platform.spec.checks import distillation_demands
-
-    settings = spec.cache.model_dump(include={"codec", "dtype", "keep"})
-    demands = [demand for _, demand in distillation_demands({"objective": spec.objective, "sweep": spec.sweep})]
-    return choose_encoding(num_classes, demands, hidden_size=hidden_size, **settings)
+def caches(spec: Spec, data: Artifact, teachers: Mapping[str, Artifact], workspace: Workspace) -> dict[str, Artifact]:
+    """What every teacher says, by its name; each has a cache of its own, which others do not touch."""
+    return {name: cache(spec, data, teacher, workspace, name) for name, teacher in teachers.items()}
 
 
 def baseline(spec: Spec, data: Artifact, workspace: Workspace) -> Artifact:
@@ -182,12 +128,29 @@ def baseline(spec: Spec, data: Artifact, workspace: Workspace) -> Artifact:
     base = _sweep_base(spec)
     base["objective"] = without_teacher(base["objective"])
     space = {path: found for path, found in _space(spec).items() if not _is_of_teacher(path)}
-    return _sweep("baseline", spec, base, space, "val_accuracy", data, None, workspace)
+    # without a teacher there is no distance to one
+    metric = "val_accuracy" if spec.sweep.metric == "kl_to_teacher" else spec.sweep.metric
+    return _sweep("baseline", spec, base, space, metric, data, {}, workspace)
 
 
-def sweep(spec: Spec, data: Artifact, cache: Artifact, workspace: Workspace) -> Artifact:
-    """The best distilled student, and every trial that led to it."""
-    return _sweep("sweep", spec, _sweep_base(spec), _space(spec), spec.sweep.metric, data, cache, workspace)
+def sweep(
+    spec: Spec, data: Artifact, taught_by: Mapping[str, Artifact], workspace: Workspace, which: str = ""
+) -> Artifact:
+    """The best distilled student, and every trial that led to it.
+
+    taught_by: teacher's name -> its cache, or with `cache.live` the teacher itself; nothing with `teacher.ema`.
+    """
+    return _sweep("sweep", spec, _sweep_base(spec), _space(spec), spec.sweep.metric, data, taught_by, workspace, which)
+
+
+def next_generation(spec: Spec, data: Artifact, student: Artifact, workspace: Workspace, number: int) -> Artifact:
+    """The best student of a sweep that the one before it teaches, as a teacher teaches the first.
+
+    Furlanello et al. 2018, arXiv:1805.04770, section 3.
+    """
+    which = f"generation-{number}"
+    taught_by = student if spec.cache.live else cache(spec, data, student, workspace, which=which)
+    return sweep(spec, data, {TEACHER: taught_by}, workspace, which)
 
 
 def compress(spec: Spec, student: Artifact, workspace: Workspace) -> Artifact:
@@ -203,37 +166,37 @@ def compress(spec: Spec, student: Artifact, workspace: Workspace) -> Artifact:
 def evaluate(
     spec: Spec,
     data: Artifact,
-    teacher: Artifact,
+    teacher: Artifact | None,
     baseline: Artifact,
     shipped: Artifact,
     workspace: Workspace,
 ) -> Artifact:
-    """All models on the test split, which no step before this one has opened."""
+    """All models on the test split, which no step before this one has opened.
+
+    teacher: the first one; None where the student's own average taught.
+    """
     from distill_platform.data.examples import open_test
     from distill_platform.evaluate.score import Timing, score_models
+    from distill_platform.tasks import TASKS
 
     champion = _champion(spec, shipped, workspace)
-    inputs: dict[str, Artifact | str] = {
-        "data": data,
-        "teacher": teacher,
-        "baseline": baseline,
-        "student": shipped,
-        "champion": champion.digest if champion else "none",
-    }
-
+    models = {"teacher": teacher, "baseline": baseline, "student": shipped}
+    judged = {name: artifact for name, artifact in models.items() if artifact is not None}
+    inputs: dict[str, Artifact | str] = {"data": data, **judged, "champion": champion.digest if champion else "none"}
     settings = spec.evaluate
     timing = Timing(settings.latency_batch_size, settings.threads, settings.latency_warmup, settings.latency_runs)
 
     def body(draft: Draft) -> None:
         with tempfile.TemporaryDirectory(prefix="distill-champion-") as temporary:
-            folders = {name: inputs[name].fetch_folder(STUDENT) for name in ("teacher", "baseline", "student")}  # type: ignore[union-attr]
-            digests = {"teacher": teacher.digest, "baseline": baseline.digest, "student": shipped.digest}
+            folders = {name: artifact.fetch_folder(STUDENT) for name, artifact in judged.items()}
+            digests = {name: artifact.digest for name, artifact in judged.items()}
             if champion is not None:
                 folders["champion"] = _fetch_version(spec, champion.digest, Path(temporary) / "version", workspace)
                 digests["champion"] = champion.digest
-            evaluation = score_models(*open_test(data), data.digest, folders, digests, timing)
+            evaluation = score_models(*open_test(data), data.digest, folders, digests, timing, TASKS[spec.task])
         evaluation.save(draft.folder)
-        draft.metrics.update({name: figures["accuracy"]["value"] for name, figures in evaluation.summary.items()})
+        headline = evaluation.measures.headline
+        draft.metrics.update({name: figures[headline]["value"] for name, figures in evaluation.summary.items()})
 
     return workspace.produce("evaluate", 1, spec.evaluate.model_dump(mode="json"), inputs, body)
 
@@ -246,7 +209,8 @@ def gate(spec: Spec, evaluation: Artifact, workspace: Workspace) -> Artifact:
 
     def body(draft: Draft) -> None:
         judged = Evaluation.load(evaluation)
-        verdict = judge([parse_gate(text) for text in spec.gates.checks], judged, spec.gates.min_examples)
+        gates = [parse_gate(text, judged.measures) for text in spec.gates.checks]
+        verdict = judge(gates, judged, spec.gates.min_examples)
         draft.write_json("verdict.json", verdict.to_json())
         lineage = ancestors(workspace.storage, evaluation)
         draft.write("report.html", report_page(spec, verdict, judged, lineage).encode())
@@ -328,11 +292,13 @@ def _sweep(
     space: Mapping[str, Mapping[str, Any]],
     metric: str,
     data: Artifact,
-    cache: Artifact | None,
+    taught_by: Mapping[str, Artifact],
     workspace: Workspace,
+    which: str = "",
 ) -> Artifact:
     from distill_platform.models import model_source
     from distill_platform.sweep import Slots, SweepPlan, parse_space, run_sweep
+    from distill_platform.train.teaching import Teaching
 
     search = spec.sweep.model_dump(include={"trials", "in_flight", "search", "scheduler", "grace_epochs", "reduction"})
     resources = spec.resources
@@ -341,7 +307,8 @@ def _sweep(
         _connect(workspace)
         plan = SweepPlan(name=step, metric=metric, space=parse_space(space), base=base, seed=spec.seed, **search)
         slots = Slots(int(resources.concurrent_trials), resources.cpus_per_trial, resources.gpus_per_trial)
-        run_sweep(draft, plan, data, cache, _views(spec), spec.task, slots, workspace.should_stop)
+        teaching = _teaching(spec, taught_by) if step == "sweep" else Teaching()
+        run_sweep(draft, plan, data, teaching, views_of(spec), spec.task, slots, workspace.should_stop)
 
     config = {
         **search,
@@ -353,15 +320,47 @@ def _sweep(
         "task": spec.task,
         "source": model_source(base["student"]["name"]),
     }
-    inputs: dict[str, Artifact | str] = {"data": data, "cache": cache if cache else "none"}
-    return workspace.produce(step, 1, config, inputs, body)
+    if step == "sweep":
+        config |= _teaching_config(spec)
+    role = "teacher" if spec.cache.live else "cache"
+    several = len(taught_by) > 1
+    taught = {f"{role}-{name}" if several else role: artifact for name, artifact in taught_by.items()}
+    inputs: dict[str, Artifact | str] = {"data": data, **(taught or {"cache": "none"})}
+    return workspace.produce(step, 1, config, inputs, body, which=which)
+
+
+def _teaching(spec: Spec, taught_by: Mapping[str, Artifact]) -> Any:
+    """Whom the members of a sweep learn from."""
+    from distill_platform.objective.combination import Combination
+    from distill_platform.train.teaching import Teaching
+
+    combination = None
+    if len(taught_by) > 1:
+        combine = spec.combine
+        combination = Combination(combine.by, tuple(taught_by), dict(combine.weights), dict(combine.routes))
+    role = "models" if spec.cache.live else "caches"
+    return Teaching(
+        **{role: dict(taught_by)}, ema=spec.teacher.ema, combination=combination, precision=spec.cache.precision
+    )
+
+
+def _teaching_config(spec: Spec) -> dict[str, Any]:
+    """What a sweep depends on beside the artifacts that teach: nothing, with one cached teacher."""
+    config: dict[str, Any] = {}
+    if spec.teachers:
+        config["combine"] = spec.combine.model_dump(mode="json")
+    if spec.cache.live:
+        config["precision"] = spec.cache.precision
+    if spec.teacher.ema is not None:
+        config["ema"] = spec.teacher.ema
+    return config
 
 
 def _sweep_base(spec: Spec) -> dict[str, Any]:
     """What trials start from: student, objective and train as plain nested values."""
     return {
         "student": spec.student.model_dump(mode="json"),
-        "objective": {name: term.model_dump(mode="json") for name, term in spec.objective.items()},
+        "objective": objective_terms(spec),
         "train": spec.train.model_dump(mode="json"),
     }
 
@@ -419,27 +418,33 @@ def _lineage(verdict: Artifact, workspace: Workspace) -> dict[str, Any]:
 
 
 def _refuse_below_floor(teacher: Artifact, floor: float) -> None:
-    from distill_platform.evaluate.bounds import ONE_SIDED_95, proportion_interval
+    from distill_platform.evaluate.bounds import ONE_SIDED_95, clustered_proportion_interval
     from distill_platform.teacher import validation_counts
 
-    num_correct, num_examples = validation_counts(teacher)
-    lower = proportion_interval(num_correct, num_examples, ONE_SIDED_95).lower
+    found = validation_counts(teacher)
+    counts = (found.num_correct, found.num_counted, found.num_clusters)
+    lower = clustered_proportion_interval(*counts, found.squared_residuals, ONE_SIDED_95).lower
     if not lower >= floor:
+        counted = f"tokens, in {found.num_clusters:,} blocks," if found.per_token else "examples"
+        share = found.num_correct / max(1, found.num_counted)
         raise TeacherRefused(
-            f"teacher {teacher.digest[:12]} is right on {num_correct} of {num_examples} validation examples "
-            f"({num_correct / num_examples:.4f}); its one-sided 95% lower bound is {lower:.4f}, teacher.floor wants "
+            f"teacher {teacher.digest[:12]} is right on {found.num_correct} of {found.num_counted} validation "
+            f"{counted} ({share:.4f}); its one-sided 95% lower bound is {lower:.4f}, teacher.floor wants "
             f"{floor:g}. Train it longer, give a better one, or lower the floor"
         )
 
 
 def _fetch_model(uri: str, folder: Path) -> Path:
     """A saved model's files, fetched into `folder`. Raises ModelError if they are not there."""
+    from distill_platform.models.saved import MODEL_FILE, model_files
+
     storage = open_storage(uri)
-    for name in ("model.json", "weights.safetensors"):
-        try:
+    try:
+        storage.download(name := MODEL_FILE, folder / name)
+        for name in model_files(folder)[1:]:
             storage.download(name, folder / name)
-        except NotFound:
-            raise ModelError(f"teacher.weights: {uri} holds no {name}; wanted the folder of a saved model") from None
+    except NotFound:
+        raise ModelError(f"teacher.weights: {uri} holds no {name}; wanted the folder of a saved model") from None
     return folder
 
 
@@ -447,12 +452,6 @@ def source_options(spec: Spec) -> dict[str, Any]:
     """What decides the examples and their splits; views are not part of it."""
     options = spec.data.model_dump(mode="json", exclude={"views", "image_size"})
     return {**options, "image_size": spec.data.image_size, "seed": spec.seed}
-
-
-def _views(spec: Spec) -> Any:
-    from distill_platform.data.views import Views
-
-    return Views.of(spec.data.views.num, spec.seed, [transform.model_dump() for transform in spec.data.views.augment])
 
 
 def _views_config(spec: Spec) -> dict[str, Any]:

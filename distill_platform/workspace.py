@@ -33,10 +33,12 @@ class Workspace:
         inputs: Mapping[str, Artifact | str],
         body: Callable[[Draft], None],
         ran: bool | None = None,
+        which: str = "",
     ) -> Artifact:
         """The step's artifact, made by `body` if it is not there, and recorded in the run.
 
         ran: what the record says of a step whose effect lies elsewhere (the registry).
+        which: of several times that a run does this step, in the run's record; no part of the key.
         """
 
         def make() -> tuple[Artifact, bool]:
@@ -44,7 +46,7 @@ class Workspace:
 
         if self.run is None:
             return make()[0]
-        with self.run.step(step) as record:
+        with self.run.step(f"{step}-{which}" if which else step) as record:
             artifact, made = make()
             record(artifact, made if ran is None else ran)
         return artifact
@@ -76,6 +78,7 @@ class DryWorkspace(Workspace):
         inputs: Mapping[str, Artifact | str],
         body: Callable[[Draft], None],
         ran: bool | None = None,
+        which: str = "",
     ) -> Artifact:
         """The step's artifact. Raises NotMade if it is not there."""
         key = artifact_key(step, version, config, inputs)

@@ -181,6 +181,7 @@ def test_a_rate_against_a_peer_is_its_seconds_over_the_platforms(benchmark: Call
             "platform, hashed": [4.0],
             "fixed binary": [1.0],
             "fixed binary, checksums": [1.8],
+            "fixed binary, checksums, hashed": [3.0],
         },
     }
     assert benchmark("cache").ratios(seconds, statistics.median) == {
@@ -188,9 +189,10 @@ def test_a_rate_against_a_peer_is_its_seconds_over_the_platforms(benchmark: Call
         "warm_read_vs_mmap_given_rows": 0.5,
         "warm_read_vs_best_peer": 15.0,
         "warm_read_vs_each_peer": {"slow": 20.0, "quick": 15.0},
-        "dense_write_vs_fixed_binary": 0.5,
-        "dense_write_vs_fixed_binary_with_checksums": 0.9,
-        "dense_write_vs_fixed_binary_hashed": 0.25,
+        "dense_write_vs_fixed_binary": 0.75,
+        "dense_write_vs_fixed_binary_unhashed": 0.9,
+        "dense_write_vs_unchecked_fixed_binary": 0.5,
+        "dense_write_vs_unchecked_fixed_binary_hashed": 0.25,
     }
 
 

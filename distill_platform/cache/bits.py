@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 MAX_WIDTH = 32
+TRITS_IN_BYTE = 5
+"""3^5 = 243."""
 
 Widths = tuple[int, ...]
 """Bits of each of K integers, 1 to 32 each."""
@@ -59,6 +61,31 @@ def pack_nibbles(values: Tensor) -> Tensor:
 def unpack_nibbles(packed: Tensor, count: int) -> Tensor:
     """What `pack_nibbles` was given, uint8 `[…, count]`."""
     return torch.stack((packed & 0xF, packed >> 4), -1).flatten(-2)[..., :count]
+
+
+def trits_size_bytes(count: int) -> int:
+    """Bytes of so many integers from 0 to 2, five to a byte."""
+    return -(-count // TRITS_IN_BYTE)
+
+
+def pack_trits(values: Tensor) -> Tensor:
+    """Integers `[…, K]` from 0 to 2 -> uint8 `[…, trits_size_bytes(K)]`: the first of five counts 1, the last 81."""
+    digits = F.pad(values.to(torch.uint8), (0, -values.shape[-1] % TRITS_IN_BYTE))
+    packed = digits[..., TRITS_IN_BYTE - 1 :: TRITS_IN_BYTE].clone()
+    for place in reversed(range(TRITS_IN_BYTE - 1)):
+        packed.mul_(3).add_(digits[..., place::TRITS_IN_BYTE])
+    return packed
+
+
+def unpack_trits(packed: Tensor, count: int) -> Tensor:
+    """What `pack_trits` was given, int64 `[…, count]`."""
+    return _trits(packed.device)[packed.long()].flatten(-2)[..., :count]
+
+
+@lru_cache(maxsize=64)
+def _trits(device: torch.device) -> Tensor:
+    """The trits of every byte, `[256, TRITS_IN_BYTE]`."""
+    return torch.arange(256, device=device)[:, None] // 3 ** torch.arange(TRITS_IN_BYTE, device=device) % 3
 
 
 @lru_cache(maxsize=64)

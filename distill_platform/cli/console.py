@@ -44,6 +44,52 @@ def print_checks(verdict: Mapping[str, Any]) -> None:
         typer.echo(f"{'pass' if check['passed'] else 'FAIL'}  {check['gate']}\n      {check['reason']}")
 
 
+def print_models(rows: Mapping[str, Mapping[str, Any]]) -> None:
+    """Each model's figures, of what was measured of it and of what it costs; with subgroups, a table of those too."""
+    shown = {name: heading for name, heading in _HEADINGS.items() if any(name in row for row in rows.values())}
+    headline = next(iter(shown))
+    table = [(name, *(_cell(row, metric, metric == headline) for metric in shown)) for name, row in rows.items()]
+    print_table("", ("model", *shown.values()), table)
+    groups = next(iter(rows.values())).get("subgroups", {})
+    if groups:
+        found = [
+            (group, counted["num_examples"], *(interval(row["subgroups"][group], headline) for row in rows.values()))
+            for group, counted in groups.items()
+        ]
+        worst = (interval(row, f"worst_group_{headline}") for row in rows.values())
+        print_table(f"{headline} by subgroup", ("subgroup", "number", *rows), [*found, ("worst", None, *worst)])
+
+
+def is_below(row: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether a model's first figure is worse than another's."""
+    if "perplexity" in row:
+        return None not in (row["perplexity"], other["perplexity"]) and bool(row["perplexity"] > other["perplexity"])
+    return None not in (row["accuracy"], other["accuracy"]) and bool(row["accuracy"] < other["accuracy"])
+
+
+_HEADINGS = {
+    "perplexity": "perplexity",
+    "bits_per_byte": "bits/byte",
+    "accuracy": "accuracy",
+    "macro_precision": "precision",
+    "macro_recall": "recall",
+    "macro_f1": "F1",
+    "teacher_agreement": "agreement",
+    "num_parameters": "parameters",
+    "size_bytes": "bytes",
+    "latency_ms_p50": "p50 ms",
+    "latency_ms_p95": "p95 ms",
+}
+"""What a table of models shows, of what its rows have; the first of them with its interval."""
+
+
+def _cell(row: Mapping[str, Any], name: str, is_first: bool) -> object:
+    if is_first:
+        return interval(row, name)
+    value = row.get(name)
+    return value if isinstance(value, int) else figure(value, 3 if name.startswith("latency") else 4)
+
+
 def print_facts(facts: Mapping[str, object]) -> None:
     """Names and values, one under the other."""
     width = max(len(name) for name in facts)

@@ -1,4 +1,4 @@
-"""Commands over the registry and its promotion log."""
+"""Commands over the registry and its promotion log, and over what models are made of."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from distill_platform.cli import console
-from distill_platform.cli.options import Debug, Json, TrackingUri, Workspace
+from distill_platform.cli.options import Debug, Json, Overrides, TrackingUri, Workspace
 
 if TYPE_CHECKING:
     from distill_platform.registry.mlflow_registry import ModelRegistry
@@ -167,6 +167,33 @@ def sync(
     )
 
 
+@app.command()
+def layers(
+    target: Annotated[
+        str, typer.Argument(metavar="SPEC|FOLDER", help="A spec, a saved model's folder, or models:/name@champion.")
+    ],
+    workspace: Workspace = "./runs",
+    overrides: Overrides = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """The layers of a spec's models, or of a saved one: the names that cache.layers and feature losses take."""
+    from distill_platform.cli.layers import models_of
+    from distill_platform.models.listing import list_layers
+
+    found = {role: list_layers(model) for role, model in models_of(target, workspace, overrides or ()).items()}
+    if as_json:
+        console.print_json({role: [asdict(layer) for layer in listed] for role, listed in found.items()})
+        return
+    columns = ("layer", "type", "gives for one input", "parameters", ":attention")
+    for role, listed in found.items():
+        rows = [
+            (each.name, each.type, each.shape and list(each.shape), f"{each.num_parameters:,}", _yes(each.attention))
+            for each in listed
+        ]
+        console.print_table(role, columns, rows)
+
+
 def _open(workspace: str, tracking_uri: str | None) -> tuple[Storage, ModelRegistry]:
     from distill_platform.registry.mlflow_registry import open_registry
     from distill_platform.storage import open_storage
@@ -190,6 +217,10 @@ def _verdict(registry: ModelRegistry, version: Any) -> dict[str, Any]:
         folder = Path(temporary) / "version"
         registry.download(version, folder)
         return dict(json.loads((folder / DOCUMENTS / "verdict.json").read_bytes()))
+
+
+def _yes(value: bool) -> str | None:
+    return "yes" if value else None
 
 
 def _me() -> str:

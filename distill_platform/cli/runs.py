@@ -212,11 +212,14 @@ def _show_plan(planned: dict[str, Any]) -> None:
     )
 
 
-def _cache_facts(size: dict[str, Any]) -> dict[str, str]:
+def _cache_facts(size: dict[str, Any] | None) -> dict[str, str]:
+    if size is None:
+        return {"cache": "none: students ask a teacher themselves"}
     if size["bytes"] is None:
         return {"cache": "size unknown until data and teacher are there"}
     about = "" if size["exact"] else "about "
-    unit = f"codec {size['codec']}, {size['bytes_per_unit']:,} bytes per output"
+    each = "output" if size["units_per_row"] == 1 else f"token, {size['units_per_row']} tokens per row"
+    unit = f"codec {size['codec']}, {size['bytes_per_unit']:,} bytes per {each}"
     facts = {
         "cache": f"{about}{size['bytes']:,} bytes in {size['rows']:,} rows; {unit}",
         "cache pays": f"from {size['pays_from_trials']} trials on, against a live teacher",
@@ -227,8 +230,7 @@ def _cache_facts(size: dict[str, Any]) -> dict[str, str]:
 
 
 def _show_result(document: dict[str, Any]) -> None:
-    columns = ("model", "accuracy", "precision", "recall", "F1", "parameters", "bytes", "p50 ms", "p95 ms")
-    console.print_table("", columns, [_model_row(name, row) for name, row in document["metrics"].items()])
+    console.print_models(document["metrics"])
     verdict, steps = document["verdict"], document["steps"]
     console.print_checks(verdict)
     reused = sum(step["status"] == "reused" for step in steps.values())
@@ -239,22 +241,11 @@ def _show_result(document: dict[str, Any]) -> None:
     if model := document["model"]:
         facts["model"] = f"{model['name']} version {model['version']} ({', '.join(model['aliases']) or 'no alias'})"
     rows = document["metrics"]
-    if rows["student"]["accuracy"] < rows["baseline"]["accuracy"]:
+    if console.is_below(rows["student"], rows["baseline"]):
         facts["note"] = "the student is below the one trained without a teacher: distillation did not help here"
     if (promotion := document["promotion"]) and promotion["status"] == "withheld":
         facts["not promoted"] = promotion["reason"]
     console.print_facts({**facts, "report": document["report"]})
-
-
-def _model_row(name: str, row: dict[str, Any]) -> tuple[object, ...]:
-    return (
-        name,
-        console.interval(row, "accuracy"),
-        *(console.figure(row.get(f"macro_{metric}")) for metric in ("precision", "recall", "f1")),
-        row.get("num_parameters"),
-        row.get("size_bytes"),
-        *(console.figure(row.get(f"latency_ms_{quantile}"), 3) for quantile in ("p50", "p95")),
-    )
 
 
 def _as_json(found: RunStatus) -> dict[str, Any]:

@@ -60,6 +60,16 @@ def integers(uniform: U64, low: int, high: int) -> NDArray[np.int64]:
     return low + (((uniform >> np.uint64(32)) * span) >> np.uint64(32)).astype(np.int64)
 
 
+def happens(uniform: U64, probability: float) -> NDArray[np.bool_]:
+    """Uniform 64-bit numbers as true this often: never at 0, always at 1."""
+    return integers(uniform, 0, 2**32 - 2) < int(probability * 2**32)
+
+
+def multiples(uniform: U64, most: float) -> NDArray[np.float32]:
+    """Uniform 64-bit numbers as multiples of most / 2**15 from -most to most."""
+    return integers(uniform, -(2**15), 2**15).astype(np.float32) * np.float32(most / 2**15)
+
+
 def bell(uniform: U64) -> NDArray[np.int16]:
     """Uniform 64-bit numbers as bell-shaped integers of mean 0 and standard deviation BELL_STD, from -1020 to 1020.
 

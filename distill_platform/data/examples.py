@@ -22,12 +22,18 @@ SCHEMA_FILE = "schema.json"
 
 @dataclass(frozen=True)
 class Examples:
-    """Raw examples: keys `[N, 16]` uint8, inputs `[N, *shape]`, labels `[N]` int64. Never written to."""
+    """Raw examples: keys `[N, 16]` uint8, inputs `[N, *shape]`, labels `[N]` int64. Never written to.
+
+    subgroups: `[N]` int64, positions in `schema.subgroup_names`; None where there are none
+    num_bytes: `[N]`, bytes that the labelled tokens of each block stand for; None where the data does not say
+    """
 
     schema: Schema
     keys: Tensor
     inputs: Tensor
     labels: Tensor
+    subgroups: Tensor | None = None
+    num_bytes: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -47,12 +53,16 @@ def open_split(data: Artifact, split: str) -> Examples:
 def open_windowed(data: Artifact, split: str, order: WindowedOrder) -> tuple[Examples, PooledColumn]:
     """As `open_split`, for a loader with this order: its inputs are held two windows at a time, and are its reader.
 
-    `inputs` is the reader that comes beside it: of what a tensor does it knows shape, dtype and `index_select`.
+    `inputs` is the reader that comes beside it: of what a tensor does it knows shape, dtype and `index_select`. Labels
+    of tokens, which are as large, are held with them.
     """
-    column = raw_columns(data, _shards(data, split), ["input"])["input"]
-    pool = Pool({"input": column}, order.block_examples, max_blocks=2 * order.window_blocks)
-    inputs = PooledColumn(pool, "input", column)
-    return replace(open_split(data, split), inputs=cast(Tensor, inputs)), inputs
+    examples = open_split(data, split)
+    names = ["input", "label"] if examples.schema.input.kind == "tokens" else ["input"]
+    columns = raw_columns(data, _shards(data, split), names)
+    pool = Pool(columns, order.block_examples, max_blocks=2 * order.window_blocks)
+    pooled = {name: PooledColumn(pool, name, column) for name, column in columns.items()}
+    labels = cast(Tensor, pooled.get("label", examples.labels))
+    return replace(examples, inputs=cast(Tensor, pooled["input"]), labels=labels), pooled["input"]
 
 
 def open_test(data: Artifact) -> tuple[Examples, list[str]]:
@@ -62,8 +72,13 @@ def open_test(data: Artifact) -> tuple[Examples, list[str]]:
 
 
 def _open(data: Artifact, split: str) -> Examples:
-    columns = map_columns(data, _shards(data, split), ["key", "input", "label"])
-    return Examples(open_schema(data), columns["key"], columns["input"], columns["label"])
+    schema = open_schema(data)
+    names = ["key", "input", "label"]
+    names += ["subgroup"] if schema.subgroup_names else []
+    names += ["num_bytes"] if schema.input.kind == "tokens" else []
+    columns = map_columns(data, _shards(data, split), names)
+    found = (columns.get(name) for name in ("subgroup", "num_bytes"))
+    return Examples(schema, columns["key"], columns["input"], columns["label"], *found)
 
 
 def _shards(data: Artifact, split: str) -> list[str]:

@@ -9,12 +9,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from distill_platform.data.padding import lengths_of
+
 KEY_BYTES = 16
 
 
-def content_ids(inputs: NDArray[Any]) -> list[str]:
-    """sha256 (hex) of each input's values, for [N, *shape]; equal inputs have equal ids. -0.0 counts as 0.0."""
+def content_ids(inputs: NDArray[Any], padding: int | None = None) -> list[str]:
+    """sha256 (hex) of each input's values, for [N, *shape]; equal inputs have equal ids. -0.0 counts as 0.0.
+
+    What stands in padding does not count: a longer text elsewhere renames no other.
+    """
     values = inputs + np.zeros((), inputs.dtype) if inputs.dtype.kind == "f" else inputs
+    if padding is not None:
+        ends = lengths_of(inputs, padding).tolist()
+        return [hashlib.sha256(row[:end].tobytes()).hexdigest() for row, end in zip(values, ends, strict=True)]
     return [hashlib.sha256(row.tobytes()).hexdigest() for row in values]
 
 

@@ -24,7 +24,7 @@ def open_image_folder(source: str, options: ReadOptions) -> Source:
     """`images:FOLDER_URI`: an image's class is the name of the folder directly below FOLDER_URI that holds it."""
     options.refuse_all_but(source, "image_size", "channels")
     files = find_files(source.removeprefix("images:"), IMAGE_SUFFIXES)
-    if stray := [file.name for file in files if "/" not in file.name]:
+    if options.labelled and (stray := [file.name for file in files if "/" not in file.name]):
         raise DataError(
             f"{source}: images in no class folder ({len(stray)}), such as {stray[0]}; "
             "wanted FOLDER/<class name>/<image>"

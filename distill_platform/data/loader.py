@@ -16,7 +16,8 @@ from distill_platform.data.views import Views, view_of_epoch
 
 @dataclass(frozen=True)
 class Batch:
-    """`index` `[B]`: rows of the split; `view` `[B]`: which view of each; inputs `[B, *shape]` raw; labels `[B]`.
+    """`index` `[B]`: rows of the split; `view` `[B]`: which view of each; inputs `[B, *shape]` raw; labels int64 `[B]`,
+    of tokens `[B, T]`.
 
     mixed: the labels of what is mixed in; None if the views do not mix.
     """
@@ -63,4 +64,4 @@ class Loader:
         inputs, pairs = show_with_pairs(self.examples, index, view, self.views)
         labels = self.examples.labels
         mixed = MixedLabels(labels.index_select(0, pairs.partner), pairs.weight) if self.views.mixes else None
-        return Batch(index, view, inputs, labels.index_select(0, index), mixed)
+        return Batch(index, view, inputs, labels.index_select(0, index).long(), mixed)

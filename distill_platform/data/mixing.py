@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from distill_platform.data.blending import UNMIXED, Patches, blend, own_share
-from distill_platform.data.draws import draw, integers, streams, substream
+from distill_platform.data.draws import draw, happens, integers, streams, substream
 from distill_platform.data.examples import Examples
-from distill_platform.data.transforms import TRANSFORMS, happens
+from distill_platform.data.transforms import TRANSFORMS
 from distill_platform.data.views import VALUES_AT_ONCE, Views, augment
 
 ROWS_AT_ONCE = 8192

@@ -6,14 +6,14 @@ These are pure functions of a piece of a source, so any process may run them, in
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from distill_platform.data.blocks import Block, Source
+from distill_platform.data.blocks import Block, Source, width_of
 from distill_platform.data.ids import KEY_BYTES, content_ids, keys_of
 from distill_platform.data.schema import InputSpec
 from distill_platform.data.splits import SPLITS, SplitPlan, split_by_hash
@@ -22,27 +22,43 @@ from distill_platform.errors import DataError
 
 @dataclass(frozen=True)
 class Part:
-    """A source, and how its rows are split. `fixed` is the split that all of them are in, if it is known."""
+    """A source, and how its rows are split. `fixed` is the split that all of them are in, if it is known.
+
+    labelled:   False for a transfer set: all of its rows are of train, whatever a column or a hash would say
+    by_content: whether rows carry what tells equal content, beside their key
+    """
 
     source: Source
     plan: SplitPlan
     seed: int
     fixed: str | None = None
+    labelled: bool = True
+    by_content: bool = False
 
     def rows(self, piece: Any) -> Iterator[pa.Table]:
         """The rows of one piece; what cannot be read is among them as faults."""
         try:
             for block in self.source.read(piece):
-                yield rows_of(block, self)
+                yield rows_of(block if self.labelled else unlabelled(block), self)
         except DataError as error:
             yield _fault_rows([("unreadable file", str(error))], self.source.input)
 
 
+def unlabelled(block: Block) -> Block:
+    """A block as one of a transfer set: examples are named by their content, and only groups are kept."""
+    return replace(block, labels=[None] * len(block.where), ids=None, splits=None, subgroups=None)
+
+
 def row_schema(spec: InputSpec) -> pa.Schema:
-    """Columns of a row. `where` says where it comes from; where `fault` is set, the row could not be used."""
-    width = int(np.prod(spec.shape)) * np.dtype(spec.dtype).itemsize
-    texts = [(name, pa.string()) for name in ("id", "group", "split", "label", "where", "fault")]
-    return pa.schema([("key", pa.binary(KEY_BYTES)), ("input", pa.binary(width)), *texts])
+    """Columns of a row. `where` says where it comes from; where `fault` is set, the row could not be used.
+
+    `cut` says that the input is the beginning of a longer one; `content` is null where a part does not ask for it.
+    """
+    width = width_of(spec)
+    texts = [(name, pa.string()) for name in ("id", "group", "split", "label", "subgroup", "where", "fault")]
+    columns = [("key", pa.binary(KEY_BYTES)), ("content", pa.binary(KEY_BYTES)), ("input", pa.binary(width))]
+    tokens = [("target", pa.binary(width)), ("num_bytes", pa.int32())] if spec.kind == "tokens" else []
+    return pa.schema([*columns, *tokens, *texts, ("cut", pa.bool_())])
 
 
 def rows_of(block: Block, part: Part) -> pa.Table:
@@ -52,20 +68,28 @@ def rows_of(block: Block, part: Part) -> pa.Table:
     faulty = {row for row, _, _ in found}
     good = [row for row in range(len(block.where)) if row not in faulty]
     faults = [*block.faults, *((kind, where) for _, kind, where in found)]
-    inputs = block.inputs[good]
-    ids = content_ids(inputs) if block.ids is None else _pick(block.ids, good)
+    inputs, num = block.inputs[good], len(good)
+    contents = content_ids(inputs, spec.padding) if block.ids is None or part.by_content else []
+    ids = contents if block.ids is None else _pick(block.ids, good)
     groups = ids if block.groups is None else _pick(block.groups, good)
-    splits = _pick(block.splits, good) if block.splits is not None else [part.fixed] * len(good)
+    splits = _pick(block.splits, good) if block.splits is not None else [part.fixed] * num
     columns = {
         "key": fixed_binary(keys_of(ids)),
+        "content": fixed_binary(keys_of(contents)) if part.by_content else pa.nulls(num, pa.binary(KEY_BYTES)),
         "input": fixed_binary(inputs),
         "id": ids,
         "group": groups,
         "split": _split(part, groups, splits),
         "label": _pick(block.labels, good),
+        "subgroup": _pick(block.subgroups, good) if block.subgroups is not None else pa.nulls(num, pa.string()),
         "where": _pick(block.where, good),
-        "fault": pa.nulls(len(good), pa.string()),
+        "fault": pa.nulls(num, pa.string()),
+        "cut": block.cut[good] if block.cut is not None else np.zeros(num, bool),
     }
+    if block.targets is not None and block.num_bytes is not None:
+        columns |= {"target": fixed_binary(block.targets[good]), "num_bytes": block.num_bytes[good]}
+    elif spec.kind == "tokens":  # a block of faults alone
+        columns |= {"target": fixed_binary(inputs), "num_bytes": np.empty(0, np.int32)}
     table = pa.table(columns, schema=row_schema(spec))
     return pa.concat_tables([table, _fault_rows(faults, spec)]) if faults else table
 
@@ -79,10 +103,12 @@ def fixed_binary(values: NDArray[Any]) -> pa.Array:
 
 def _faults(block: Block, part: Part) -> Iterator[tuple[int, str, str]]:
     """(row, kind, where) of rows that cannot be used."""
-    columns = [("missing label", block.labels), ("missing id", block.ids), ("missing group", block.groups)]
+    columns = [("missing id", block.ids), ("missing group", block.groups), ("missing subgroup", block.subgroups)]
+    if part.labelled and block.targets is None:
+        columns.append(("missing label", block.labels))
     for kind, values in columns:
         yield from ((row, kind, block.where[row]) for row, value in enumerate(values or ()) if value is None)
-    if part.plan.by == "column":
+    if part.plan.by == "column" and part.labelled:
         for row, split in enumerate(block.splits or ()):
             if split not in SPLITS:
                 yield row, "unknown split", f"{block.where[row]} ({split!r})"
@@ -99,6 +125,8 @@ def _value_name(spec: InputSpec, number: int) -> str:
 
 def _split(part: Part, groups: Sequence[str], given: Sequence[str | None]) -> Sequence[str | None]:
     plan = part.plan
+    if not part.labelled:
+        return ["train"] * len(groups)
     if plan.by == "column":
         return given
     by_hash = split_by_hash(groups, plan.val, plan.test, part.seed)

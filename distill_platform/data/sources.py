@@ -2,7 +2,8 @@
 
     sklearn:digits | sklearn:breast_cancer | sklearn:wine        scikit-learn's bundled sets
     idx:FOLDER_URI                                               the MNIST family, .gz or not, with its own test split
-    images:FOLDER_URI                                            one subfolder per class
+    images:FOLDER_URI, audio:FOLDER_URI                          one subfolder per class
+    text:FILE or text:FOLDER of .txt or .txt.gz                  documents, packed into blocks of tokens
     FILE.npz                                                     arrays x, y, and perhaps id, group, split
     FILE or FOLDER of .parquet, .csv or .csv.gz                  tables
 
@@ -12,23 +13,22 @@ Folders and files are local or on S3. To add a source: a function that opens it,
 from __future__ import annotations
 
 import difflib
-import math
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from distill_platform.data.blocks import Block, ReadOptions, Source, features, in_blocks, require_column
+from distill_platform.data.archives import open_npz
+from distill_platform.data.blocks import Block, ReadOptions, Source, features, in_blocks
 from distill_platform.data.delimited import open_csv
-from distill_platform.data.files import StoredFile, digest_of, digest_of_arrays, find_files
+from distill_platform.data.documents import TEXT_SUFFIXES, open_documents
+from distill_platform.data.files import digest_of, digest_of_arrays, find_files
 from distill_platform.data.idx import open_idx
 from distill_platform.data.images import IMAGE_SUFFIXES, open_image_folder
 from distill_platform.data.parquet import open_parquet
 from distill_platform.data.schema import InputSpec
+from distill_platform.data.sounds import open_wav_folder
 from distill_platform.errors import DataError
 from distill_platform.storage import open_storage
 
@@ -50,7 +50,13 @@ def content_digest(source: str) -> str:
     if scheme == "sklearn":
         bunch = _sklearn(source)
         return digest_of_arrays([np.ascontiguousarray(array).tobytes() for array in (bunch.data, bunch.target)])
-    suffixes = {"images": IMAGE_SUFFIXES, "csv": (".csv", ".csv.gz"), "idx": ("-ubyte", "-ubyte.gz")}
+    suffixes = {
+        "images": IMAGE_SUFFIXES,
+        "audio": (".wav",),
+        "text": TEXT_SUFFIXES,
+        "csv": (".csv", ".csv.gz"),
+        "idx": ("-ubyte", "-ubyte.gz"),
+    }
     uri = source.removeprefix(f"{scheme}:")
     files = digest_of(find_files(uri, suffixes.get(scheme, (f".{scheme}",))))
     return digest_of_arrays([part.encode() for file in files for part in file])
@@ -58,7 +64,7 @@ def content_digest(source: str) -> str:
 
 def _scheme(source: str) -> str:
     prefix = source.partition(":")[0]
-    if prefix in ("sklearn", "idx", "images"):
+    if prefix in SOURCES and prefix not in _SUFFIXES.values():
         return prefix
     for suffix, scheme in _SUFFIXES.items():
         if source.lower().endswith(suffix):
@@ -72,7 +78,7 @@ def _scheme(source: str) -> str:
         )
     raise DataError(
         f"{source}: nothing there that can be read as examples; wanted sklearn:NAME, idx:FOLDER, images:FOLDER, "
-        "or a file or folder of .npz, .parquet, .csv or .csv.gz"
+        "audio:FOLDER, text:FILE_OR_FOLDER, or a file or folder of .npz, .parquet, .csv or .csv.gz"
     )
 
 
@@ -113,99 +119,13 @@ def _sklearn(source: str) -> Any:
     return getattr(sklearn.datasets, f"load_{name}")()
 
 
-def _open_npz(source: str, options: ReadOptions) -> Source:
-    options.refuse_all_but(source, "label", "id", "group", "split", "input")
-    file, *more = find_files(source, (".npz",))
-    if more:
-        raise DataError(f"{source} holds {len(more) + 1} .npz files; name the one to read")
-    with file.local() as path:
-        try:
-            with zipfile.ZipFile(path) as archive:
-                heads = {name.removesuffix(".npy"): _npy_header(archive, name) for name in archive.namelist()}
-        except (zipfile.BadZipFile, ValueError) as error:
-            raise DataError(f"{source} cannot be read as .npz ({error}); write it with numpy.savez") from error
-    names = {"input": options.input or "x", "label": options.label or "y", "split": options.split}
-    names |= {role: getattr(options, role) or (role if role in heads else None) for role in ("id", "group")}
-    for role, name in names.items():
-        if name is not None:
-            require_column(source, role, name, heads)
-    lengths = {name: heads[name][0][:1] for name in names.values() if name is not None}
-    if len(set(lengths.values())) > 1:
-        raise DataError(f"{source}: arrays differ in length: {', '.join(f'{n} {v}' for n, v in lengths.items())}")
-    shape, dtype = heads[str(names["input"])]
-    spec = _array_spec(source, str(names["input"]), shape, dtype)
-    return Source(
-        source,
-        spec,
-        (file,),
-        partial(_read_npz, names, spec),
-        shape[0],
-        has_ids=names["id"] is not None,
-        count_classes=partial(_count_npz_classes, file, str(names["label"])),
-    )
-
-
-def _array_spec(source: str, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> InputSpec:
-    if len(shape) == 2 and dtype.kind in "fiub":
-        return features((), shape[1])
-    if len(shape) in (3, 4) and dtype == np.uint8:
-        return InputSpec("image", (*shape[1:], 1)[:3], "uint8", 0.0, 255.0)
-    if len(shape) in (3, 4) and dtype.kind == "f":
-        return InputSpec("image", (*shape[1:], 1)[:3], "float32", -np.inf, np.inf)
-    raise DataError(
-        f"{source}: {name} is {dtype} of shape {list(shape)}; wanted [N, F] numbers, or images [N, H, W] or "
-        "[N, H, W, C] as uint8 or float32"
-    )
-
-
-def _npy_header(archive: zipfile.ZipFile, name: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    with archive.open(name) as stream:
-        version = np.lib.format.read_magic(stream)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, _, dtype = read(stream)
-    return shape, dtype
-
-
-def _read_npz(names: dict[str, str | None], spec: InputSpec, file: StoredFile) -> Iterator[Block]:
-    with file.local() as path:
-        try:
-            with np.load(path, allow_pickle=False) as arrays:
-                columns = {role: arrays[name] for role, name in names.items() if name is not None}
-        except (ValueError, zipfile.BadZipFile, zlib.error, EOFError) as error:
-            yield Block(
-                np.empty((0, *spec.shape), spec.dtype), [], [], faults=[("unreadable file", f"{file.name} ({error})")]
-            )
-            return
-    texts = {role: _texts(array) for role, array in columns.items() if role not in ("input", "label")}
-    inputs = columns["input"].reshape(-1, *spec.shape)
-    yield from in_blocks(
-        spec,
-        inputs,
-        _texts(columns["label"]),
-        "row {}".format,
-        ids=texts.get("id"),
-        groups=texts.get("group"),
-        splits=texts.get("split"),
-    )
-
-
-def _count_npz_classes(file: StoredFile, label: str) -> int:
-    with file.local() as path, np.load(path, allow_pickle=False) as arrays:
-        return len(np.unique(arrays[label]))
-
-
-def _texts(array: NDArray[Any]) -> list[Any]:
-    """Values as text; None for NaN and for empty text. Whole floats lose their fraction, so that 3.0 is 3."""
-    if array.dtype.kind == "f":
-        return [None if math.isnan(one) else str(int(one)) if one.is_integer() else str(one) for one in array.tolist()]
-    return [None if one == "" else str(one) for one in array.tolist()]
-
-
 SOURCES: dict[str, Callable[[str, ReadOptions], Source]] = {
     "sklearn": _open_sklearn,
     "idx": open_idx,
     "images": open_image_folder,
-    "npz": _open_npz,
+    "audio": open_wav_folder,
+    "text": open_documents,
+    "npz": open_npz,
     "parquet": open_parquet,
     "csv": open_csv,
 }

@@ -1,46 +1,51 @@
-"""What Parquet and CSV share: which columns are what, and a batch of rows as a Block.
+"""What Parquet and CSV share: which columns are what, and the form of the inputs in them.
 
-Inputs are every numeric column that is not the label, id, group or split; or, where `input` names one, a column of
-encoded images (bytes, or a struct with `bytes`), or of fixed-size lists of numbers.
+Inputs are every numeric column that is not the label, id, group, subgroup or split; or, where `input` names one, a
+column of encoded images (bytes, or a struct with `bytes`), of fixed-size lists of numbers, of text, or, with a sample
+rate, of lists of samples.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
-from distill_platform.data.blocks import Block, ReadOptions, features, require_column
+from distill_platform.data.blocks import ReadOptions, features, require_column
 from distill_platform.data.files import StoredFile
-from distill_platform.data.images import decode_images, image_spec
+from distill_platform.data.images import image_spec
 from distill_platform.data.schema import InputSpec
+from distill_platform.data.sounds import longest_list, sound_spec
+from distill_platform.data.texts import longest_text, text_spec
 from distill_platform.errors import DataError
+
+Form = Literal["features", "images", "numbers", "text", "audio", "documents"]
+"""How inputs stand in a table: a column for each feature; else one column, of what this says."""
 
 
 @dataclass(frozen=True)
 class Columns:
     """Which columns of a table are read, and as what."""
 
-    label: str
+    label: str | None
     id: str | None
     group: str | None
+    subgroup: str | None
     split: str | None
     inputs: tuple[str, ...]
-    encoded: bool
+    form: Form
     resize: bool
     input_type: str | None
-    """The type of the one column of images or lists; None where every column is one feature."""
+    """The type of the one input column; None where every column is one feature."""
 
     @property
     def texts(self) -> list[str]:
-        """Columns read as text."""
-        named = (self.label, self.id, self.group, self.split)
+        """Columns read as text, the input left out."""
+        named = (self.label, self.id, self.group, self.subgroup, self.split)
         return list(dict.fromkeys(name for name in named if name is not None))
 
     @property
@@ -58,136 +63,132 @@ class Piece:
     first_row: int = 0
 
 
-def understand(
-    source: str, schema: pa.Schema, options: ReadOptions, first_image: Callable[[str], bytes]
-) -> tuple[Columns, InputSpec]:
-    """Which columns to read, and the form of the inputs. `first_image` gives the first image of a column.
+class Glimpses(Protocol):
+    """What of a table's rows has to be seen to know the form of its inputs."""
+
+    def first_image(self, column: str) -> bytes:
+        """The first one of a column."""
+
+    def longest(self, column: str, of: Callable[[Any], int]) -> int:
+        """The greatest number that `of` gives for a part of a column, over all files."""
+
+
+_ROLES = ("label", "id", "group", "subgroup", "split")
+_USED_BY: dict[Form, tuple[str, ...]] = {
+    "images": (*_ROLES, "image_size", "channels"),
+    "numbers": (*_ROLES, "image_size", "channels"),
+    "text": (*_ROLES, "length"),
+    "audio": (*_ROLES, "length", "sample_rate"),
+    "documents": ("split", "length", "tokenizer"),
+}
+"""Options that each form of an input column has a use for."""
+
+
+def understand(source: str, schema: pa.Schema, options: ReadOptions, rows: Glimpses) -> tuple[Columns, InputSpec]:
+    """Which columns to read, and the form of the inputs; that of documents is their tokenizer's to say, and not here.
 
     Raises DataError for columns that are not there or cannot be what they are named for.
     """
-    if options.label is None:
-        raise DataError(f"{source}: data.label has to name the label's column; it has {', '.join(schema.names[:20])}")
-    roles = {role: getattr(options, role) for role in ("label", "id", "group", "split", "input")}
-    for role, name in roles.items():
+    if options.labelled and options.label is None and options.tokenizer is None:
+        raise DataError(
+            f"{source}: data.label has to name the label's column; it has {', '.join(schema.names[:20])}. To learn "
+            "the text itself, name data.input and data.tokenizer"
+        )
+    roles = {role: getattr(options, role) for role in _ROLES}
+    read = roles if options.labelled else {**dict.fromkeys(roles), "group": options.group}
+    for role, name in {**read, "input": options.input}.items():
         if name is not None:
             require_column(source, role, name, schema.names)
     if options.input is None:
-        if options.image_size or options.channels:
-            raise DataError(f"{source}: data.image_size and data.channels need data.input, the column of images")
+        options.refuse_all_but(f"{source}, without data.input, the column of images, texts or sounds,", *_ROLES)
         taken = set(roles.values())
         numeric = tuple(field.name for field in schema if field.name not in taken and _is_numeric(field.type))
         if not numeric:
-            raise DataError(f"{source}: no numeric column is left for features; name a column of images by data.input")
-        spec, inputs, encoded = features(numeric, len(numeric)), numeric, False
-    else:
-        spec, encoded = _input_column(source, schema.field(options.input), options, first_image)
-        inputs = (options.input,)
-    roles.pop("input")
+            raise DataError(
+                f"{source}: no numeric column is left for features; name a column of images, texts or sounds by "
+                "data.input"
+            )
+        columns = Columns(**read, inputs=numeric, form="features", resize=False, input_type=None)
+        return columns, features(numeric, len(numeric))
+    column = schema.field(options.input)
+    form = _form(source, column, options)
+    options.refuse_all_but(f"{source}, whose input is a column of {form},", "input", *_USED_BY[form])
     columns = Columns(
-        **roles,
-        inputs=inputs,
-        encoded=encoded,
+        **read,
+        inputs=(options.input,),
+        form=form,
         resize=options.image_size is not None,
-        input_type=str(schema.field(options.input).type) if options.input is not None else None,
+        input_type=str(column.type),
     )
-    return columns, spec
+    return columns, _column_spec(source, column, form, options, rows)
 
 
-def _input_column(
-    source: str, field: pa.Field, options: ReadOptions, first_image: Callable[[str], bytes]
-) -> tuple[InputSpec, bool]:
-    """The form of the inputs in a column, and whether they are encoded images."""
-    if _is_encoded(field.type):
-        return image_spec(source, options, lambda: first_image(field.name), f"row 0 of {field.name}"), True
+def _form(source: str, column: pa.Field, options: ReadOptions) -> Form:
+    if _is_encoded(column.type):
+        return "images"
+    if _is_text(column.type):
+        return "documents" if options.tokenizer is not None else "text"
+    kind, depth = column.type, 0
+    while pa.types.is_fixed_size_list(kind):
+        kind, depth = kind.value_type, depth + 1
+    if options.sample_rate is not None and depth == 1 and _is_sampled(kind):
+        return "audio"
+    if 0 < depth <= 3 and _is_numeric(kind) and options.sample_rate is None:
+        return "numbers"
+    if _is_list(kind) and not depth and _is_sampled(kind.value_type):
+        if options.sample_rate is None:
+            raise DataError(
+                f"{source}: column {column.name!r} holds lists of any length ({column.type}), as of sounds; give their "
+                "samples per second by data.sample_rate"
+            )
+        return "audio"
+    raise DataError(
+        f"{source}: column {column.name!r} has the type {column.type}; wanted encoded images (binary), text, "
+        "fixed-size lists of numbers, nested up to [height][width][channels], or, with data.sample_rate, lists of "
+        "int16 or real samples"
+    )
+
+
+def _column_spec(source: str, column: pa.Field, form: Form, options: ReadOptions, rows: Glimpses) -> InputSpec:
+    """The form of the inputs in a column."""
+    name = column.name
+    if form == "images":
+        return image_spec(source, options, lambda: rows.first_image(name), f"row 0 of {name}")
+    if form == "text":
+        return text_spec(source, options.length, lambda: rows.longest(name, longest_text))
+    if form == "audio":
+        assert options.sample_rate is not None
+        return sound_spec(source, options.length or rows.longest(name, longest_list), options.sample_rate)
+    if form == "documents":
+        return InputSpec("tokens", (0,), "int32", 0.0, 0.0)
     shape: list[int] = []
-    kind = field.type
+    kind = column.type
     while pa.types.is_fixed_size_list(kind):
         shape.append(kind.list_size)
         kind = kind.value_type
-    if not shape or not _is_numeric(kind) or len(shape) > 3:
-        raise DataError(
-            f"{source}: column {field.name!r} has the type {field.type}; wanted encoded images (binary), "
-            "or fixed-size lists of numbers, nested up to [height][width][channels]"
-        )
     if len(shape) == 1 and options.image_size is None:
-        return features((), shape[0]), False
+        return features((), shape[0])
     dtype, high = ("uint8", 255.0) if pa.types.is_uint8(kind) else ("float32", np.inf)
     image = (*options.image_size, options.channels or 1) if options.image_size else (*shape, 1)[:3]
     if np.prod(image) != np.prod(shape):
-        raise DataError(f"{source}: column {field.name!r} holds {shape} numbers per row; {list(image)} do not fit")
-    return InputSpec("image", tuple(image), dtype, 0.0 if dtype == "uint8" else -np.inf, high), False  # type: ignore[arg-type]
-
-
-def block_of(table: pa.Table, columns: Columns, spec: InputSpec, file: str, first_row: int) -> Block:
-    """A batch of rows, the first of them being row `first_row` of `file`."""
-    name = PurePosixPath(file).name
-    where = [f"{name} row {row}" for row in range(first_row, first_row + table.num_rows)]
-    if columns.input_type is None:
-        faults: list[tuple[str, str]] = []
-        inputs, kept = _stacked(table, columns.inputs), list(range(table.num_rows))
-    else:
-        inputs, kept, faults = _from_column(table[columns.inputs[0]], columns, spec, where)
-    rows = pa.array(kept, pa.int64())
-    texts = {name: _as_text(table[name].take(rows)) for name in columns.texts}
-    return Block(
-        inputs,
-        texts[columns.label],
-        [where[row] for row in kept],
-        ids=texts.get(columns.id or ""),
-        groups=texts.get(columns.group or ""),
-        splits=texts.get(columns.split or ""),
-        faults=faults,
-    )
-
-
-def _from_column(
-    column: pa.ChunkedArray, columns: Columns, spec: InputSpec, where: list[str]
-) -> tuple[NDArray[Any], list[int], list[tuple[str, str]]]:
-    """Inputs [n, *shape] of one column, the rows they are of, and the faults of the others."""
-    if columns.encoded:
-        column = encoded_images(column)
-    present = pc.is_valid(column).to_numpy()
-    kept = [int(row) for row in np.flatnonzero(present)]
-    faults = [("missing input", where[row]) for row in np.flatnonzero(~present)]
-    cells = column.filter(pa.array(present)).combine_chunks()
-    if not columns.encoded:
-        return _flattened(cells).reshape(-1, *spec.shape).astype(spec.dtype), kept, faults
-    images, readable, unreadable = decode_images(cells.to_pylist(), [where[row] for row in kept], spec, columns.resize)
-    return images, [kept[number] for number in readable], faults + unreadable
-
-
-def _stacked(table: pa.Table, names: tuple[str, ...]) -> NDArray[np.float32]:
-    """Numeric columns side by side, [n, F]; a missing value is NaN."""
-    values = np.empty((table.num_rows, len(names)), np.float32)
-    for number, name in enumerate(names):
-        column = pc.fill_null(table[name].cast(pa.float64(), safe=False), np.nan)
-        values[:, number] = column.to_numpy()
-    return values
-
-
-def _flattened(column: pa.Array) -> NDArray[Any]:
-    while pa.types.is_fixed_size_list(column.type):
-        column = column.flatten()
-    if column.null_count and not pa.types.is_floating(column.type):  # among floats they become NaN, which is found
-        raise DataError(f"{column.null_count} values are missing inside the lists of the input column")
-    return np.asarray(column.to_numpy(zero_copy_only=False))
-
-
-def _as_text(column: pa.ChunkedArray) -> list[str | None]:
-    """Cells as text; pyarrow writes 3.0 as 3, so both are one class."""
-    if pa.types.is_floating(column.type):
-        column = pc.if_else(pc.is_nan(column), None, column)
-    texts: list[str | None] = column.cast(pa.string()).to_pylist()
-    return texts
-
-
-def encoded_images(column: Any) -> Any:
-    """The bytes in a column of images: they may stand in a struct, beside a path."""
-    return pc.struct_field(column, "bytes") if pa.types.is_struct(column.type) else column
+        raise DataError(f"{source}: column {name!r} holds {shape} numbers per row; {list(image)} do not fit")
+    return InputSpec("image", tuple(image), dtype, 0.0 if dtype == "uint8" else -np.inf, high)  # type: ignore[arg-type]
 
 
 def _is_numeric(kind: pa.DataType) -> bool:
     return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind))
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind))
+
+
+def _is_sampled(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_int16(kind) or pa.types.is_floating(kind))
 
 
 def _is_encoded(kind: pa.DataType) -> bool:
@@ -206,7 +207,6 @@ def difference_from_first(schema: pa.Schema, columns: Columns) -> str | None:
     return None
 
 
-def unreadable_file(file: StoredFile, error: Exception | str, spec: InputSpec) -> Block:
-    """A block of no rows, for a file that stopped being readable."""
-    fault = ("unreadable file", f"{file.name} ({error})")
-    return Block(np.empty((0, *spec.shape), spec.dtype), [], [], faults=[fault])
+def encoded_images(column: Any) -> Any:
+    """The bytes in a column of images: they may stand in a struct, beside a path."""
+    return pc.struct_field(column, "bytes") if pa.types.is_struct(column.type) else column

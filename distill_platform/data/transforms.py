@@ -1,5 +1,7 @@
 """The augmentations there are, by name: how each moves pixels, changes values, or mixes an example with another.
 
+Changes are given float32 values, those of texts bytes; of sequences they need not mind the padding.
+
 To add a transform: a function below and a line in TRANSFORMS.
 """
 
@@ -8,12 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from distill_platform.data.alterations import gain, time_shift, typos
 from distill_platform.data.blending import Patches, cutmix, mixup
-from distill_platform.data.draws import BELL_STD, U64, bell, draw, draw_many, integers
+from distill_platform.data.draws import BELL_STD, U64, bell, draw, draw_many, happens, integers, multiples
 from distill_platform.data.resample import STEPS_PER_DEGREE, Pose
 from distill_platform.data.schema import InputSpec
 
@@ -38,7 +42,7 @@ class Transform:
     arguments: Mapping[str, Argument]
     kinds: tuple[str, ...] = ("image",)
     move: Callable[[Pose, U64, Arguments], Pose] | None = None
-    change: Callable[[Values, U64, Arguments, InputSpec], Values] | None = None
+    change: Callable[[NDArray[Any], U64, Arguments, InputSpec], NDArray[Any]] | None = None
     mix: Callable[[U64, Arguments, InputSpec], Patches] | None = None
     mirrors_edges: bool = False
 
@@ -59,8 +63,8 @@ def _rotate(pose: Pose, stream: U64, arguments: Arguments) -> Pose:
 
 def _colour(values: Values, stream: U64, arguments: Arguments, spec: InputSpec) -> Values:
     """Contrast about the middle of the value range, then brightness: x -> middle + (x - middle) * gain + lift."""
-    gain = np.float32(1) + _between(draw(stream, 0), arguments["contrast"])
-    lift = _between(draw(stream, 1), arguments["brightness"]) * np.float32(spec.high - spec.low)
+    gain = np.float32(1) + multiples(draw(stream, 0), arguments["contrast"])
+    lift = multiples(draw(stream, 1), arguments["brightness"]) * np.float32(spec.high - spec.low)
     middle = np.float32((spec.low + spec.high) / 2)
     per_image = (-1,) + (1,) * (values.ndim - 1)
     changed: Values = (values - middle) * gain.reshape(per_image) + (middle + lift).reshape(per_image)
@@ -73,16 +77,6 @@ def _noise(values: Values, stream: U64, arguments: Arguments, spec: InputSpec) -
     scale = np.array([arguments["std"] * one / BELL_STD for one in ranges]).astype(np.float32)
     noise = bell(draw_many(stream, math.prod(values.shape[1:]))).reshape(values.shape)
     return values + noise.astype(np.float32) * scale
-
-
-def happens(uniform: U64, probability: float) -> NDArray[np.bool_]:
-    """Uniform 64-bit numbers as true this often: never at 0, always at 1."""
-    return integers(uniform, 0, 2**32 - 2) < int(probability * 2**32)
-
-
-def _between(uniform: U64, most: float) -> Values:
-    """Uniform numbers as multiples of most / 2**15 from -most to most."""
-    return integers(uniform, -(2**15), 2**15).astype(np.float32) * np.float32(most / 2**15)
 
 
 _MIX = {"alpha": Argument(0.01, 100), "probability": Argument(0, 1, default=1)}
@@ -100,7 +94,12 @@ TRANSFORMS: dict[str, Transform] = {
     "colour": Transform(
         {"brightness": Argument(0, 1, default=0), "contrast": Argument(0, 1, default=0)}, change=_colour
     ),
-    "noise": Transform({"std": Argument(0, 1)}, kinds=("image", "features"), change=_noise),
+    "noise": Transform({"std": Argument(0, 1)}, kinds=("image", "features", "audio"), change=_noise),
+    # sounds: louder or softer by 1 ± fraction, and up to so many seconds earlier or later
+    "gain": Transform({"fraction": Argument(0, 1)}, kinds=("audio",), change=gain),
+    "time_shift": Transform({"seconds": Argument(0, 60)}, kinds=("audio",), change=time_shift),
+    # texts: letters left out, swapped or replaced, each with chance `rate`
+    "typos": Transform({"rate": Argument(0, 1)}, kinds=("text",), change=typos),
     # with one other example of the split, as often as `probability`; shares from Beta(alpha, alpha)
     "mixup": Transform(_MIX, kinds=("image", "features"), mix=mixup),
     "cutmix": Transform(_MIX, mix=cutmix),

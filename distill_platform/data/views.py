@@ -5,8 +5,8 @@ a view depends on nothing else: not on the batch it is in, on threads, on the ma
 example itself.
 
 Moves (shift, flip, crop, rotation) of all transforms are composed, in the order given, and the pixels are sampled
-once; then the others (colour, noise) change values, in the order given. What mixes two examples (mixup, cutmix) comes
-last, on both as the rest made them: see mixing.py, which shows a view whole.
+once; then the others (colour, noise, typos …) change values, in the order given. What mixes two examples (mixup,
+cutmix) comes last, on both as the rest made them: see mixing.py, which shows a view whole.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from torch import Tensor
 
 from distill_platform.data.draws import U64, streams, substream
 from distill_platform.data.resample import Pose, sample
-from distill_platform.data.schema import InputSpec
+from distill_platform.data.schema import PADDING, InputSpec
 from distill_platform.data.transforms import TRANSFORMS
 from distill_platform.errors import DataError
 
@@ -68,14 +68,14 @@ class Views:
         if wrong:
             raise DataError(
                 f"{', '.join(wrong)} cannot be applied to inputs of kind {spec.kind!r} and shape {list(spec.shape)}; "
-                f"allowed there: {', '.join(allowed)}"
+                f"allowed there: {', '.join(allowed) or 'none'}"
             )
 
 
 def augment(inputs: Tensor, keys: Tensor, view: Tensor, views: Views, spec: InputSpec) -> Tensor:
     """Each example as its view shows it before any mixing: same shape and dtype, bit-identical on every machine.
 
-    inputs [B, *shape] uint8 or float32, keys [B, 16] uint8, view [B] int64; all on the CPU, none is changed.
+    inputs [B, *shape] of the dtype of their spec, keys [B, 16] uint8, view [B] int64; all on the CPU, none is changed.
 
     Raises DataError if the transforms do not fit the kind of input.
     """
@@ -122,8 +122,16 @@ def _transformed(originals: NDArray[Any], states: U64, views: Views, spec: Input
         values = sample(originals, pose, between, mirror_edges, fill=spec.low)
     for transform, stream, arguments in steps:
         if transform.change is not None:
-            values = transform.change(values.astype(np.float32), stream, arguments, spec)
-    return _as_stored(values, spec)
+            given = values if spec.kind == "text" else values.astype(np.float32)
+            values = _padded_as(originals, transform.change(given, stream, arguments, spec), spec)
+    return _padded_as(originals, _as_stored(values, spec), spec)
+
+
+def _padded_as(originals: NDArray[Any], values: NDArray[Any], spec: InputSpec) -> NDArray[Any]:
+    """Sounds with their padding where it was; a text's moves when it gets shorter."""
+    if spec.kind != "audio":
+        return values
+    return np.where(originals == spec.padding, values.dtype.type(PADDING["audio"]), values)
 
 
 def _as_stored(values: NDArray[Any], spec: InputSpec) -> NDArray[Any]:

@@ -3,10 +3,13 @@
 Every function gives a two-sided interval of the asked confidence. Each end of it is a one-sided bound with half of the
 error, so a gate that wants one-sided 95% asks for 90%.
 
-    accuracy                                  Clopper–Pearson, exact
-    accuracy minus another model's            Tango's score interval for paired proportions
+    a share of examples                       Clopper–Pearson, exact
+    a share minus another model's             Tango's score interval for paired proportions
+    a share of what comes in clusters         Clopper–Pearson on the effective number (Korn–Graubard)
     any other metric, alone or paired         percentile bootstrap over examples, seeded
     a quantile of latency                     order statistics, free of any distribution
+
+Where an example holds many tokens the bootstrap draws whole examples, for tokens of one block depend on each other.
 """
 
 from __future__ import annotations
@@ -16,12 +19,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.sparse import issparse
 from scipy.sparse import vstack as sparse_vstack
-from scipy.stats import binom, binomtest, norm
+from scipy.stats import beta, binom, binomtest, norm
+from scipy.stats import t as student_t
 
-from distill_platform.evaluate.metrics import METRICS, Array, Labels, Logits, Metric, is_right
+from distill_platform.evaluate.measures import Measures
+from distill_platform.evaluate.metrics import Answers, Array, Labels, Metric
 
 TWO_SIDED_95 = 0.95
 ONE_SIDED_95 = 0.90
@@ -52,6 +58,34 @@ def proportion_interval(successes: int, trials: int, confidence: float) -> Inter
     """Exact interval of a proportion. Clopper and Pearson 1934, Biometrika 26:404–413."""
     found = binomtest(successes, trials).proportion_ci(confidence, method="exact")
     return Interval(float(found.low), float(found.high))
+
+
+def clustered_proportion_interval(
+    successes: int, trials: int, clusters: int, squared_residuals: float, confidence: float
+) -> Interval:
+    """Interval of a proportion whose trials come in clusters that were drawn whole, such as the tokens of a block.
+
+    With p = successes / trials, `squared_residuals` is the sum over clusters of (its successes - p times its trials)
+    squared: the linearised variance of p is that times clusters / (clusters - 1) / trials^2. The design effect, that
+    variance over p (1 - p) / trials, divides the number of trials, and Clopper and Pearson's interval is taken of the
+    effective number, corrected for the degrees of freedom. It is never taken to be more than the trials themselves.
+    Korn and Graubard 1998, Survey Methodology 24:193–201, section 3. Exact where each trial is a cluster of its own,
+    [0, 1] of fewer than two clusters.
+    """
+    if clusters < 2:
+        return Interval(0.0, 1.0)
+    if clusters == trials:
+        return proportion_interval(successes, trials, confidence)
+    share, tail = successes / trials, (1 + confidence) / 2
+    binomial, variance = share * (1 - share) / trials, squared_residuals * clusters / (clusters - 1) / trials**2
+    effective = float(trials) if variance <= binomial else binomial / variance * trials
+    if binomial == 0:
+        effective = float(clusters)  # nothing varies, so nothing tells how the trials of a cluster depend on each other
+    effective *= float((student_t.ppf(tail, trials - 1) / student_t.ppf(tail, clusters - 1)) ** 2)
+    hits, misses = share * effective, (1 - share) * effective
+    lower = float(beta.ppf(1 - tail, hits, misses + 1)) if hits > 0 else 0.0
+    upper = float(beta.ppf(tail, hits + 1, misses)) if misses > 0 else 1.0
+    return Interval(lower, upper)
 
 
 def paired_difference_interval(only_first: int, only_second: int, trials: int, confidence: float) -> Interval:
@@ -102,60 +136,74 @@ def samples_needed(quantile: float, confidence: float) -> int:
     return math.ceil(math.log((1 - confidence) / 2) / math.log(quantile))
 
 
-def metric_intervals(names: Iterable[str], labels: Labels, logits: Logits, confidence: float) -> dict[str, Interval]:
-    """Intervals of metrics of one model: exact for accuracy, bootstrap for the others.
+def metric_intervals(
+    measures: Measures, names: Iterable[str], labels: Labels, answers: Answers, confidence: float
+) -> dict[str, Interval]:
+    """Intervals of metrics of one model: exact for shares of examples, bootstrap for the others.
 
     Each is widened to hold the measured value where it does not: resampling adds to absolute gaps, so resampled
     calibration errors lie above the measured one.
     """
-    wanted = list(names)
-    if not np.isfinite(logits).all():
+    wanted = {name: measures.metrics[name] for name in names}
+    if not len(labels) or not np.isfinite(answers).all():
         return dict.fromkeys(wanted, NOTHING)
-    resampled = [name for name in wanted if name != "accuracy"]
-    measures = [_alone(METRICS[name], labels, logits, good) for name in resampled for good in (False, True)]
-    ends = _percentiles(measures, len(labels), confidence)
+    resampled = {name: metric for name, metric in wanted.items() if not metric.is_share}
+    ends = _percentiles(
+        [_alone(measures, metric, labels, answers, good) for metric in resampled.values() for good in (False, True)],
+        len(labels),
+        confidence,
+    )
     found = {}
-    for name, lower, upper in zip(resampled, ends[0::2], ends[1::2], strict=True):
-        value = METRICS[name].function(labels, logits)
+    for (name, metric), lower, upper in zip(resampled.items(), ends[0::2], ends[1::2], strict=True):
+        value = metric.function(labels, answers)
         found[name] = Interval(min(lower.lower, value), max(upper.upper, value))
-    if "accuracy" in wanted:
-        found["accuracy"] = proportion_interval(int(is_right(labels, logits).sum()), len(labels), confidence)
+    for name, metric in wanted.items():
+        if metric.is_share:
+            found[name] = proportion_interval(int(_hits(metric, labels, answers).sum()), len(labels), confidence)
     return {name: found[name] for name in wanted}
 
 
 def difference_interval(
-    name: str, labels: Labels, logits: Logits, other: Logits, factor: float, confidence: float
+    measures: Measures, name: str, labels: Labels, answers: Answers, other: Answers, factor: float, confidence: float
 ) -> Interval:
-    """Interval of a metric of `logits` minus `factor` times that of `other`, both [N, C] on the same examples."""
-    if not (np.isfinite(logits).all() and np.isfinite(other).all()):
+    """Interval of a metric of `answers` minus `factor` times that of `other`, both on the same examples.
+
+    A ratio to another model is such a difference: the metric is at most 1.05 times the other's where it minus 1.05
+    times the other's is at most 0.
+    """
+    metric = measures.metrics[name]
+    if not len(labels) or not (np.isfinite(answers).all() and np.isfinite(other).all()):
         return NOTHING
-    if name == "accuracy" and factor == 1:
-        right, other_right = is_right(labels, logits), is_right(labels, other)
+    if metric.is_share and factor == 1:
+        right, other_right = _hits(metric, labels, answers), _hits(metric, labels, other)
         only, only_other = int((right & ~other_right).sum()), int((other_right & ~right).sum())
         return paired_difference_interval(only, only_other, len(labels), confidence)
-    metric = METRICS[name]
 
     def difference(good: bool) -> Measure:
-        first, second = _alone(metric, labels, logits, good), _alone(metric, labels, other, not good)
+        first = _alone(measures, metric, labels, answers, good)
+        second = _alone(measures, metric, labels, other, not good)
         return lambda weights: first(weights) - factor * second(weights)
 
     lower, upper = _percentiles([difference(False), difference(True)], len(labels), confidence)
     return Interval(lower.lower, upper.upper)
 
 
-def _alone(metric: Metric, labels: Labels, logits: Logits, good: bool) -> Measure:
+def _hits(metric: Metric, labels: Labels, answers: Answers) -> NDArray[np.bool_]:
+    return np.asarray(metric.statistics(labels, answers)[:, 0] > 0)
+
+
+def _alone(measures: Measures, metric: Metric, labels: Labels, answers: Answers, good: bool) -> Measure:
     """The metric as a function of weights [R, N + 1]; the last weighs one example more than was seen.
 
     Of a model without a fault every resample is faultless: a plain bootstrap would be certain on ten examples. As
     Clopper–Pearson's lower limit is a quantile of Beta(k, n - k + 1), one failure more than was seen, so the lower end
     of what predictions alone decide is drawn with one more example that is wrong, and the upper end with one more that
-    is right. Metrics of probabilities have no worst example: theirs is the average one.
+    is right; of a block, whose tokens are hardly all wrong at once, one token more than in the average block is.
+    Metrics of probabilities have no worst example: theirs is the average one.
     """
-    seen = metric.statistics(labels, logits)
+    seen = metric.statistics(labels, answers)
     if metric.of_predictions:
-        num_classes = logits.shape[1]
-        predicted = labels if good else (labels + 1) % num_classes
-        extra = metric.statistics(labels, np.eye(num_classes)[predicted]).mean(axis=0)
+        extra = metric.statistics(labels, measures.one_more(labels, answers, good)).mean(axis=0)
     else:
         extra = seen.mean(axis=0)
     statistics = _append_row(seen, extra)

@@ -5,7 +5,7 @@ Against another model the bound is of the difference on the same examples. All g
 student that deserves to fail even one passes them all with a chance of 5% at most, without any correction
 (intersection–union test; Berger 1982, Technometrics 24:295–300).
 
-How a gate is written stands in gate_grammar.
+How a gate is written stands in gate_grammar, and how the worst of several subgroups is bounded in subgroups.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
+
+import numpy as np
 
 from distill_platform.errors import FormatError, GateError
 from distill_platform.evaluate.bounds import (
@@ -26,10 +28,10 @@ from distill_platform.evaluate.bounds import (
     samples_needed,
 )
 from distill_platform.evaluate.evaluation import Evaluation, ModelResult, finite_or_none
-from distill_platform.evaluate.gate_grammar import Gate, higher_is_better
+from distill_platform.evaluate.gate_grammar import EXACT, Gate
 from distill_platform.evaluate.gate_grammar import parse_gate as parse_gate
 from distill_platform.evaluate.latency import QUANTILES, latency_quantile
-from distill_platform.evaluate.metrics import METRICS
+from distill_platform.evaluate.subgroups import MIN_SUBGROUP_EXAMPLES, worst_group, worst_group_difference
 
 VERDICT_FORMAT = 1
 
@@ -110,6 +112,7 @@ class _Evidence:
     limit: float
     show: Callable[[float], str]
     remedy: str
+    missing: str = ""  # why there would be no bound
 
 
 def _check(gate: Gate, evaluation: Evaluation, min_examples: int) -> Check:
@@ -117,10 +120,8 @@ def _check(gate: Gate, evaluation: Evaluation, min_examples: int) -> Check:
         return _not_compared(gate, True, "Holds: there is no champion yet, so a first promotion has none to match.")
     if gate.model and gate.model not in evaluation.models:
         return _not_compared(gate, False, f"Not proved: the evaluation holds no {gate.model} to compare with.")
-    num_examples = len(evaluation.ids)
-    if gate.metric in METRICS and num_examples < min_examples:
-        counts = f"the test split has {num_examples:,} examples, and at least {min_examples:,} are wanted"
-        return _not_compared(gate, False, f"Not proved: {counts}.")
+    if is_quality(gate.metric) and (few := _too_few(gate, evaluation, min_examples)):
+        return _not_compared(gate, False, f"Not proved: {few}.")
     evidence = _evidence(gate, evaluation)
     passed = math.isfinite(evidence.bound) and math.isfinite(evidence.limit) and _margin(gate, evidence) >= 0
     return Check(
@@ -134,6 +135,28 @@ def _check(gate: Gate, evaluation: Evaluation, min_examples: int) -> Check:
     )
 
 
+def is_quality(metric: str) -> bool:
+    """Whether a gate's metric is measured on test examples, and not a cost."""
+    return metric not in QUANTILES and metric not in EXACT
+
+
+def _too_few(gate: Gate, evaluation: Evaluation, min_examples: int) -> str | None:
+    """What keeps anything from being proved; None if there are enough examples."""
+    num_examples, unit = len(evaluation.ids), evaluation.measures.unit
+    if num_examples < min_examples:
+        return f"the test split has {num_examples:,} {unit}, and at least {min_examples:,} are wanted"
+    if not gate.is_of_worst_group:
+        return None
+    if not evaluation.groups:
+        return "the data has no subgroups; set data.subgroup to the column that names them, or take the gate out"
+    small = [
+        f"{name} has {len(rows):,}" for name, rows in evaluation.groups.items() if len(rows) < MIN_SUBGROUP_EXAMPLES
+    ]
+    if small:
+        return f"each subgroup needs at least {MIN_SUBGROUP_EXAMPLES} {unit} in the test split, and {', '.join(small)}"
+    return None
+
+
 def _not_compared(gate: Gate, passed: bool, reason: str) -> Check:
     return Check(gate.text, gate.metric, None, None, None, passed, reason)
 
@@ -142,42 +165,64 @@ def _evidence(gate: Gate, evaluation: Evaluation) -> _Evidence:
     student, other = evaluation.models["student"], evaluation.models.get(gate.model or "")
     if gate.metric in QUANTILES:
         return _latency(gate, student, other)
-    if gate.metric not in METRICS:
+    if gate.metric in EXACT:
         return _exact(gate, student, other)
     return _difference(gate, evaluation, student, other) if other else _alone(gate, evaluation, student)
 
 
 def _alone(gate: Gate, evaluation: Evaluation, student: ModelResult) -> _Evidence:
-    found = evaluation.summary["student"][gate.metric]
-    bounds = metric_intervals([gate.metric], evaluation.labels, student.logits, ONE_SIDED_95)[gate.metric]
+    measures, labels = evaluation.measures, evaluation.labels
+    found, of_group = evaluation.summary["student"][gate.metric], ""
+    if gate.is_of_worst_group:
+        _, name, bounds = worst_group(measures, labels, student.answers, evaluation.groups, ONE_SIDED_95)
+        of_group = f", in subgroup {name}," if name else ""
+    else:
+        bounds = metric_intervals(measures, [gate.metric], labels, student.answers, ONE_SIDED_95)[gate.metric]
     return _Evidence(
-        facts=f"the student's {gate.metric} is {found['value']:.4f} on {len(evaluation.ids):,} test examples",
+        facts=f"the student's {gate.metric} is {found['value']:.4f}{of_group} on {_tested(evaluation)}",
         value=found["value"],
         interval=Interval(found["lower"], found["upper"]),
         bound=_deciding(gate, bounds),
         limit=gate.offset,
         show="{:.4f}".format,
-        remedy="more test examples would narrow it",
+        remedy=f"more test {measures.unit} would narrow it",
+        missing=_missing(student),
     )
 
 
 def _difference(gate: Gate, evaluation: Evaluation, student: ModelResult, other: ModelResult) -> _Evidence:
     own, theirs = (evaluation.summary[name][gate.metric]["value"] for name in ("student", str(gate.model)))
-    interval, bounds = (
-        difference_interval(gate.metric, evaluation.labels, student.logits, other.logits, gate.factor, confidence)
-        for confidence in (TWO_SIDED_95, ONE_SIDED_95)
-    )
+    measures, labels = evaluation.measures, evaluation.labels
+
+    def between(confidence: float) -> Interval:
+        answers = (student.answers, other.answers)
+        if gate.is_of_worst_group:
+            return worst_group_difference(measures, labels, *answers, evaluation.groups, gate.factor, confidence)
+        return difference_interval(measures, gate.metric, labels, *answers, gate.factor, confidence)
+
+    interval, bounds = between(TWO_SIDED_95), between(ONE_SIDED_95)
     value = own - gate.factor * theirs
     return _Evidence(
         facts=f"the student's {gate.metric} is {own:.4f} and the {gate.model}'s {theirs:.4f} on the same "
-        f"{len(evaluation.ids):,} test examples; the student's less {_times(gate)}the {gate.model}'s is {value:+.4f}",
+        f"{_tested(evaluation)}; the student's less {_times(gate)}the {gate.model}'s is {value:+.4f}",
         value=value,
         interval=interval,
         bound=_deciding(gate, bounds),
         limit=gate.offset,
         show="{:+.4f}".format,
-        remedy="more test examples would narrow it",
+        remedy=f"more test {measures.unit} would narrow it",
+        missing=_missing(student, other),
     )
+
+
+def _tested(evaluation: Evaluation) -> str:
+    return f"{len(evaluation.ids):,} test {evaluation.measures.unit}"
+
+
+def _missing(*models: ModelResult) -> str:
+    if all(np.isfinite(model.answers).all() for model in models):
+        return "the data does not hold what it is measured by"
+    return "some logits are not finite numbers"
 
 
 def _latency(gate: Gate, student: ModelResult, other: ModelResult | None) -> _Evidence:
@@ -198,6 +243,7 @@ def _latency(gate: Gate, student: ModelResult, other: ModelResult | None) -> _Ev
         limit=limit,
         show="{:.4g} ms".format,
         remedy=f"time more calls, {samples_needed(quantile, confidence)} at the least",
+        missing=f"time more calls, {samples_needed(quantile, confidence)} at the least",
     )
 
 
@@ -213,11 +259,10 @@ def _exact(gate: Gate, student: ModelResult, other: ModelResult | None) -> _Evid
 
 
 def _reason(gate: Gate, evidence: _Evidence, passed: bool) -> str:
-    show, side = evidence.show, "at least" if higher_is_better(gate.metric) else "at most"
+    show, side = evidence.show, "at least" if gate.higher_is_better else "at most"
     wanted = f"{side} {show(evidence.limit)} is wanted"
     if not (math.isfinite(evidence.bound) and math.isfinite(evidence.limit)):
-        missing = evidence.remedy if gate.metric in QUANTILES else "some logits are not finite numbers"
-        return f"Not proved: {evidence.facts}; {wanted}, but there is no bound: {missing}."
+        return f"Not proved: {evidence.facts}; {wanted}, but there is no bound: {evidence.missing}."
     sure = ""
     if evidence.interval.lower < evidence.interval.upper:
         low, high = show(evidence.interval.lower), show(evidence.interval.upper)
@@ -234,11 +279,11 @@ def _reason(gate: Gate, evidence: _Evidence, passed: bool) -> str:
 def _margin(gate: Gate, evidence: _Evidence, figure: float | None = None) -> float:
     """By how much the bound, or another figure, is better than the limit; negative where it is worse."""
     beyond = (evidence.bound if figure is None else figure) - evidence.limit
-    return beyond if higher_is_better(gate.metric) else -beyond
+    return beyond if gate.higher_is_better else -beyond
 
 
 def _deciding(gate: Gate, bounds: Interval) -> float:
-    return bounds.lower if higher_is_better(gate.metric) else bounds.upper
+    return bounds.lower if gate.higher_is_better else bounds.upper
 
 
 def _times(gate: Gate) -> str:

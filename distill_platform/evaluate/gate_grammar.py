@@ -4,7 +4,12 @@
     accuracy >= teacher - 0.05          METRIC OP [NUMBER *] MODEL [+ NUMBER | - NUMBER]
     size_bytes <= 0.5 * teacher
 
-OP is >= for a metric of which more is better, and <= for one of which less is.
+    perplexity <= 1.05 * teacher
+    worst_group_accuracy >= 0.8
+
+METRIC is one that the task has, or a latency or a size. OP is >= for a metric of which more is better, and <= for one
+of which less is. `worst_group_accuracy`, and `worst_group_perplexity` of language models, are of the subgroup of the
+test data where the model is worst.
 """
 
 from __future__ import annotations
@@ -16,11 +21,10 @@ from dataclasses import dataclass
 
 from distill_platform.errors import GateError
 from distill_platform.evaluate.latency import QUANTILES
-from distill_platform.evaluate.metrics import METRICS
+from distill_platform.evaluate.measures import CLASSES, MEASURES, WORST, Measures
 
 MODELS = ("teacher", "baseline", "champion")
 EXACT = ("size_bytes", "num_parameters")
-GATE_METRICS = (*METRICS, *QUANTILES, *EXACT)
 
 _TOKEN = re.compile(r"[A-Za-z_]\w*|(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|[<>=!]+|\S")
 
@@ -36,24 +40,63 @@ class Gate:
     factor: float
     offset: float
 
+    @property
+    def higher_is_better(self) -> bool:
+        """Whether more of its metric is better."""
+        return self.op == ">="
 
-def parse_gate(text: str) -> Gate:
-    """A gate from its text; the module's docstring has the grammar.
+    @property
+    def is_of_worst_group(self) -> bool:
+        """Whether it is about the subgroup where a model is worst."""
+        return self.metric.startswith(WORST)
+
+
+def gate_metrics(measures: Measures) -> tuple[str, ...]:
+    """What a gate may be about, where this is measured."""
+    return (*measures.metrics, measures.worst_group, *QUANTILES, *EXACT)
+
+
+def parse_gate(text: str, measures: Measures = CLASSES) -> Gate:
+    """A gate from its text; the module's docstring has the grammar. `measures` are those of the task.
 
     Raises GateError, with the position, what was given and what is allowed there.
     """
     reader = _Reader(text)
-    metric = reader.one_of(GATE_METRICS, "a metric")
-    op = _direction(reader, metric)
-    model, factor, offset = _limit(reader, metric)
+    _refuse_metric_of_another_task(reader, measures)
+    metric = reader.one_of(gate_metrics(measures), "a metric")
+    best = _best(metric, measures)
+    op = _direction(reader, metric, best)
+    model, factor, offset = _limit(reader, metric, best)
     if reader.token:
         raise reader.error(f"wanted the end, got {reader.token!r}; a number has no unit, and a gate has one limit")
     return Gate(" ".join(text.split()), metric, op, model, factor, offset)
 
 
-def higher_is_better(metric: str) -> bool:
-    """Whether more of a gate's metric is better; of time and size, less is."""
-    return metric in METRICS and METRICS[metric].higher_is_better
+@dataclass(frozen=True)
+class _Best:
+    value: float
+    higher_is_better: bool
+
+
+def _best(metric: str, measures: Measures) -> _Best:
+    """The value that no model beats. Of time and size less is better."""
+    if metric in (*QUANTILES, *EXACT):
+        return _Best(0.0, False)
+    found = measures.metric(metric)
+    return _Best(found.best, found.higher_is_better)
+
+
+def _refuse_metric_of_another_task(reader: _Reader, measures: Measures) -> None:
+    named, allowed = reader.token, gate_metrics(measures)
+    if named in allowed:
+        return
+    for other in MEASURES.values():
+        if named in gate_metrics(other):
+            where = f"{named} is not measured where {_ANSWERS[measures.name]}"
+            raise reader.error(f"{where}; metrics are {', '.join(allowed)}")
+
+
+_ANSWERS = {"classes": "each example has one class", "tokens": "every token has a label"}
 
 
 class _Reader:
@@ -94,21 +137,21 @@ class _Reader:
         return GateError(f"gate `{self._text}`, character {where + 1}: {problem}")
 
 
-def _direction(reader: _Reader, metric: str) -> str:
-    wanted, better = (">=", "more") if higher_is_better(metric) else ("<=", "less")
+def _direction(reader: _Reader, metric: str, best: _Best) -> str:
+    wanted, better = (">=", "more") if best.higher_is_better else ("<=", "less")
     if reader.token in (">=", "<=") and reader.token != wanted:
         raise reader.error(f"of {metric} {better} is better, so write `{metric} {wanted} …`, not {reader.token!r}")
     return reader.one_of((wanted,), "an operator")
 
 
-def _limit(reader: _Reader, metric: str) -> tuple[str | None, float, float]:
+def _limit(reader: _Reader, metric: str, best: _Best) -> tuple[str | None, float, float]:
     """Model, factor and offset of what stands right of the operator."""
     if not reader.at_number():
         return reader.one_of(MODELS, "a number or a model"), 1.0, _margin(reader)
     start = reader.position
     number = reader.number("the limit")
     if reader.token != "*":
-        _refuse_unreachable(reader, start, metric, number)
+        _refuse_unreachable(reader, start, metric, best, number)
         return None, 1.0, number
     if number == 0:
         raise reader.error("a model is taken times a number above 0, as in `0.5 * teacher`", start)
@@ -123,7 +166,9 @@ def _margin(reader: _Reader) -> float:
     return sign * reader.number("the margin")
 
 
-def _refuse_unreachable(reader: _Reader, start: int, metric: str, limit: float) -> None:
-    if higher_is_better(metric) and limit > METRICS[metric].best:
-        best = METRICS[metric].best
-        raise reader.error(f"{metric} is at most {best:g}, so no student reaches {limit:g}; write a share", start)
+def _refuse_unreachable(reader: _Reader, start: int, metric: str, best: _Best, limit: float) -> None:
+    if best.higher_is_better and limit > best.value:
+        problem = f"{metric} is at most {best.value:g}, so no student reaches {limit:g}; write a share"
+        raise reader.error(problem, start)
+    if not best.higher_is_better and limit < best.value:
+        raise reader.error(f"{metric} is at least {best.value:g}, so no student reaches {limit:g}", start)

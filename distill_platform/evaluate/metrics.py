@@ -1,10 +1,11 @@
-"""What is measured on predictions. Every metric is a function of means, over examples, of per-example statistics.
+"""What is measured on predictions of classes. Every metric, here and of other tasks, is a function of means, over
+examples, of per-example statistics.
 
 That one form gives the value (the means of the test set) and its uncertainty: `bounds` reweights the examples thousands
 of times and gets all the means with one matrix product. scikit-learn has most of these values, but one resample at a
 time; the tests hold each metric to scikit-learn's.
 
-A new metric is one entry of METRICS.
+A new metric is one entry of METRICS. What belongs together for one kind of task stands in `measures`.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from scipy.special import log_softmax, softmax
 
 Labels = NDArray[np.int64]
 Logits = NDArray[np.floating[Any]]
+Answers = NDArray[np.floating[Any]]
+"""What a model said of the test examples, as far as metrics need it: logits, or sums over each example's tokens."""
 Array = NDArray[np.float64]
 
 CALIBRATION_BINS = 15
@@ -30,9 +33,10 @@ CALIBRATION_BINS = 15
 class Metric:
     """One number for a model's predictions.
 
-    `statistics` maps labels [N] and raw logits [N, C] to [N, K], dense or sparse; `of_means` maps means [..., K] to
-    values [...]. `best` is the value no model can beat. `of_predictions` says that the arg max of the logits is all
-    that counts.
+    `statistics` maps labels and a model's answers to [N, K], dense or sparse; `of_means` maps means [..., K] to values
+    [...]. Labels are [N] and answers raw logits [N, C], or as the task's own measures say. `best` is the value no model
+    can beat. `of_predictions` says that what is predicted is all that counts, however sure the model is of it.
+    `is_share` says that it is the share of examples, each on its own, whose one statistic is 1.
     """
 
     statistics: Callable[[Labels, Logits], Any]
@@ -41,12 +45,13 @@ class Metric:
     best: float
     of_predictions: bool
     description: str
+    is_share: bool = False
 
-    def function(self, labels: Labels, logits: Logits) -> float:
-        """The metric of these labels [N] and raw logits [N, C]; NaN where a logit is not finite."""
-        if not np.isfinite(logits).all():
+    def function(self, labels: Labels, answers: Answers) -> float:
+        """The metric of these labels and answers; NaN where an answer is not finite, or there is none."""
+        if not len(labels) or not np.isfinite(answers).all():
             return float("nan")
-        return float(self.of_means(self.statistics(labels, logits).mean(axis=0)))
+        return float(self.of_means(self.statistics(labels, answers).mean(axis=0)))
 
 
 def is_right(labels: Labels, logits: Logits) -> NDArray[np.bool_]:
@@ -149,7 +154,7 @@ def _summed_gaps(means: Array) -> Array:
 
 
 METRICS: dict[str, Metric] = {
-    "accuracy": Metric(_right, _only, True, 1.0, True, "share of examples whose class is predicted"),
+    "accuracy": Metric(_right, _only, True, 1.0, True, "share of examples whose class is predicted", True),
     "macro_precision": Metric(_class_counts, _macro_precision, True, 1.0, True, "precision, each class counting alike"),
     "macro_recall": Metric(_class_counts, _macro_recall, True, 1.0, True, "recall, each class counting alike"),
     "macro_f1": Metric(_class_counts, _macro_f1, True, 1.0, True, "F1, each class counting alike"),

@@ -15,6 +15,7 @@ from plotly.offline import get_plotlyjs
 from distill_platform.evaluate import figures
 from distill_platform.evaluate.evaluation import Evaluation, table
 from distill_platform.evaluate.gate import Verdict
+from distill_platform.evaluate.quality_figures import draw_quality
 
 
 @dataclass(frozen=True)
@@ -44,11 +45,7 @@ class ReportFacts:
 
 def render_report(facts: ReportFacts) -> str:
     """The report as one HTML document."""
-    quality = [
-        figures.draw_intervals(facts.evaluation),
-        figures.draw_calibration(facts.evaluation),
-        figures.draw_confusion(facts.evaluation),
-    ]
+    quality = draw_quality(facts.evaluation)
     learning = [*figures.draw_curves(facts.curves), *figures.draw_term_shares(facts.term_shares)]
     sweep = figures.draw_sweep(facts.sweep_trials, facts.baseline_trials, facts.winner_settings)
     settings = figures.draw_settings(facts.sweep_trials)
@@ -59,6 +56,7 @@ def render_report(facts: ReportFacts) -> str:
         .render(
             facts=facts,
             rows=table(facts.evaluation),
+            measures=facts.evaluation.measures,
             quality=quality,
             learning=learning,
             sweep=sweep,

@@ -1,11 +1,12 @@
 """Name -> builder. A builder is a function of (input shape, number of classes, its own keyword arguments).
 
 The shape is of one preprocessed input. A builder that names `kind` or `num_ids` among its keyword arguments is told
-the kind of input (`InputSpec.kind`) and how many ids there are to embed; a body that embeds ids must name `num_ids`,
-and one for inputs with padding takes `(values, mask)`.
+the kind of input (`InputSpec.kind`) and how many ids there are to embed; a body that embeds ids must name `num_ids`
+(with a default, if it takes real values as well), and one for inputs with padding takes `(values, mask)`.
 
 To add a model: one file with the function, one line in MODELS. A user's own needs neither: the name
-`import:package.module:function` calls that function the same way.
+`import:package.module:function` calls that function the same way. Models of other libraries go by `hf:`, `timm:` and
+`torchvision:` and the library's own name for them.
 """
 
 from __future__ import annotations
@@ -15,26 +16,68 @@ import importlib
 import importlib.util
 import inspect
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
-from distill_platform.data.schema import InputSpec
+from distill_platform.data.schema import InputSpec, Schema
 from distill_platform.errors import ModelError
 from distill_platform.fingerprint import sha256_file
+from distill_platform.models import hf_preprocess, huggingface, vision
 from distill_platform.models.cnn import cnn
+from distill_platform.models.conv1d import conv1d
 from distill_platform.models.mlp import mlp
-from distill_platform.models.preprocess import Preprocess
+from distill_platform.models.ngrams import ngrams
+from distill_platform.models.preprocess import Ids, LogMel, Preprocess, Standardize
+from distill_platform.models.reference import Reference
 from distill_platform.models.resnet import resnet
+from distill_platform.models.transformer import transformer
+from distill_platform.models.vit import vit
 
 Builder = Callable[..., nn.Module]
 
-MODELS: dict[str, Builder] = {
-    "mlp": mlp,
-    "cnn": cnn,
-    "resnet": resnet,
+
+class Architecture(NamedTuple):
+    """A builder, and the kinds of inputs that it takes."""
+
+    build: Builder
+    kinds: tuple[str, ...]
+
+
+MODELS: dict[str, Architecture] = {
+    "mlp": Architecture(mlp, ("image", "features")),
+    "cnn": Architecture(cnn, ("image",)),
+    "resnet": Architecture(resnet, ("image",)),
+    "vit": Architecture(vit, ("image",)),
+    "ngrams": Architecture(ngrams, ("text",)),
+    "transformer": Architecture(transformer, ("text", "tokens")),
+    "conv1d": Architecture(conv1d, ("audio",)),
+}
+
+
+class Library(NamedTuple):
+    """Another library's models.
+
+    build:      (name, input shape, number of classes, keyword arguments) -> body
+    preprocess: (name, arguments, schema) -> what its models apply
+    saved_args: (arguments, body) -> arguments that build the body again, from nothing but themselves
+    """
+
+    build: Builder
+    preprocess: Callable[[str, Mapping[str, Any], Schema], Preprocess]
+    saved_args: Callable[[Mapping[str, Any], nn.Module], dict[str, Any]]
+    kinds: tuple[str, ...]
+
+
+LIBRARIES: dict[str, Library] = {
+    "hf": Library(
+        huggingface.huggingface, hf_preprocess.preprocess, huggingface.saved_args, tuple(huggingface.AUTO_CLASSES)
+    ),
+    "timm": Library(vision.timm_model, vision.timm_preprocess, vision.saved_args, ("image",)),
+    "torchvision": Library(vision.torchvision_model, vision.torchvision_preprocess, vision.saved_args, ("image",)),
 }
 
 TOLD = ("kind", "num_ids")
@@ -42,14 +85,16 @@ TOLD = ("kind", "num_ids")
 
 
 def find_builder(name: str) -> Builder:
-    """The builder of a name, or of `import:package.module:function`. Raises ModelError."""
+    """The builder of a name, of a library's `hf:…`, or of `import:package.module:function`. Raises ModelError."""
+    if (library := find_library(name)) is not None:
+        return partial(library.build, name)
     if not name.startswith("import:"):
         if name not in MODELS:
             close = difflib.get_close_matches(name, MODELS, n=1)
             hint = f"did you mean {close[0]!r}? " if close else ""
-            known = ", ".join([*MODELS, "import:package.module:function"])
+            known = ", ".join([*MODELS, *(f"{each}:NAME" for each in LIBRARIES), "import:package.module:function"])
             raise ModelError(f"no model is called {name!r}; {hint}known: {known}")
-        return MODELS[name]
+        return MODELS[name].build
     module_name, _, function = name.removeprefix("import:").partition(":")
     try:
         builder = getattr(importlib.import_module(module_name), function)
@@ -58,8 +103,18 @@ def find_builder(name: str) -> Builder:
     return builder  # type: ignore[no-any-return]
 
 
+def find_library(name: str) -> Library | None:
+    """The library of `hf:…`, `timm:…` and `torchvision:…`; None for other names."""
+    prefix, colon, _ = name.partition(":")
+    return LIBRARIES.get(prefix) if colon else None
+
+
 def model_source(name: str) -> str | None:
-    """sha256 of the source file behind an `import:` name, so that editing it makes a new key; None for our own."""
+    """sha256 of what lies behind a name and may change: the source file of `import:`, configuration and weights of an
+    `hf:` folder. So editing it makes a new key. None for our own, and for names that stand for one thing.
+    """
+    if name.startswith("hf:"):
+        return Reference.of(name).source
     if not name.startswith("import:"):
         return None
     find_builder(name)
@@ -67,6 +122,28 @@ def model_source(name: str) -> str | None:
     if found is None or found.origin is None or not Path(found.origin).is_file():
         raise ModelError(f"{name}: its module has no source file to take a fingerprint of")
     return sha256_file(Path(found.origin))
+
+
+def preprocess_for(name: str, args: Mapping[str, Any], schema: Schema) -> Preprocess:
+    """What a model of this name and arguments applies to this data, where it is trained here.
+
+    Raises ModelError for a pretrained model whose classes or vocabulary are not those of the data.
+    """
+    if (library := find_library(name)) is not None:
+        _check_kind(name, schema.input.kind)
+        return library.preprocess(name, args, schema)
+    kind = schema.input.kind
+    if kind == "text":
+        return Ids(256)
+    if kind == "tokens":
+        return Ids(len(schema.class_names) + 1)
+    return LogMel() if kind == "audio" else Standardize.of(schema)
+
+
+def saved_args(name: str, args: Mapping[str, Any], body: nn.Module) -> dict[str, Any]:
+    """The arguments that a model folder keeps: with them, `name` builds the body again wherever it is read."""
+    library = find_library(name)
+    return dict(args) if library is None else library.saved_args(args, body)
 
 
 def check_arguments(name: str, args: Mapping[str, Any]) -> None:
@@ -93,9 +170,11 @@ def build_body(
     not take this kind of input.
     """
     check_arguments(name, args)
+    _check_kind(name, input.kind)
     told = {"kind": input.kind, "num_ids": preprocess.num_ids}
-    named = {parameter.name for parameter in _parameters(name)}
-    if bool(preprocess.num_ids) != ("num_ids" in named):
+    named = {parameter.name: parameter.default for parameter in _parameters(name)}
+    takes_reals = named.get("num_ids", 0) is not inspect.Parameter.empty
+    if "num_ids" not in named if preprocess.num_ids else not takes_reals:
         takes, given = ("ids", "real values") if "num_ids" in named else ("real values", "ids")
         raise ModelError(f"model {name!r} takes {takes}, and {input.kind} inputs come as {given}; name another model")
     shape = preprocess.shape(input)
@@ -127,6 +206,16 @@ def check_body(
     wanted = [2, *shape[-1:], num_classes] if per_token else [2, num_classes]
     if list(logits.shape) != wanted:
         raise ModelError(f"model {name!r} gives logits {list(logits.shape)} for 2 inputs, wanted {wanted}")
+
+
+def _check_kind(name: str, kind: str) -> None:
+    """Raises ModelError, naming those that do, if a model does not take this kind of input."""
+    takes = MODELS[name].kinds if name in MODELS else getattr(find_library(name), "kinds", None)
+    if takes is None or kind in takes:
+        return
+    fitting = [each for each, known in MODELS.items() if kind in known.kinds]
+    fitting += [f"{prefix}:NAME" for prefix, library in LIBRARIES.items() if kind in library.kinds]
+    raise ModelError(f"{name} takes {', '.join(takes)} inputs, the data has {kind} inputs; use {', '.join(fitting)}")
 
 
 def _parameters(name: str) -> list[inspect.Parameter]:

@@ -2,20 +2,26 @@
 
 Every model gives named outputs, each values `[…, C]` with a mask over the leading axes; losses, codecs and metrics are
 written once for that. A body that returns a plain tensor `[B, C]` or `[B, T, C]` gives the output "logits". Where
-inputs have padding the body is called with values and mask, and what stands in padding must not reach what counts.
+inputs have padding the body is called with values and mask, and what stands in padding must not reach what counts. So
+a batch is cut behind its longest sequence before the body sees it (docs/models.md has what that saves).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distill_platform.data.schema import InputSpec
 from distill_platform.models.builders import build_body
-from distill_platform.models.preprocess import Prepared, Preprocess
+from distill_platform.models.prepared import Prepared, Preprocess
+
+GRAIN = 16
+"""Batches are cut to a multiple of so many positions: few different shapes, and ones that kernels like."""
 
 
 class Output(NamedTuple):
@@ -35,13 +41,28 @@ class Network(nn.Module):
         super().__init__()
         self.body = body
         self.preprocess = preprocess.module(input)
+        self.padding = input.padding
+        self.num_positions = preprocess.shape(input)[-1]
+        self.raw_grain = GRAIN * math.ceil(input.shape[-1] / self.num_positions)
 
     def forward(self, raw: Tensor) -> Outputs:
+        padding = self.padding
+        if padding is not None and (not _has_values(raw) or self._is_listened_to()):
+            padding = None
+        if padding is not None:
+            raw = raw[..., : _longest(raw.ne(padding), self.raw_grain)]
         prepared: Prepared = self.preprocess(raw)
+        if padding is not None and prepared.mask is not None:
+            length = _longest(prepared.mask, GRAIN)
+            prepared = Prepared(prepared.values[..., :length], prepared.mask[:, :length])
         given = prepared if prepared.mask is not None else prepared[:1]
         outputs = self.body(*given)
         named = {"logits": outputs} if isinstance(outputs, Tensor) else outputs
-        return {name: _output(value, prepared.mask) for name, value in named.items()}
+        return {name: _output(value, prepared.mask, self.num_positions) for name, value in named.items()}
+
+    def _is_listened_to(self) -> bool:
+        """Whether a hook takes what some layer gives: then all batches have to be of one length."""
+        return any(module._forward_hooks for module in (self, *self.body.modules()))
 
     @property
     def num_parameters(self) -> int:
@@ -65,9 +86,24 @@ def inference_batch_size(device: torch.device) -> int:
     return 1024 if device.type == "cuda" else 128
 
 
-def _output(value: Tensor | Output, mask: Tensor | None) -> Output:
-    """A body's value with the mask of its positions, if it has positions and says nothing of them itself."""
+def _output(value: Tensor | Output, mask: Tensor | None, num_positions: int) -> Output:
+    """A body's value with the mask of its positions, if it has positions and says nothing of them itself; zeros where
+    the batch was cut.
+    """
     if isinstance(value, Output):
         return value
-    has_positions = mask is not None and value.ndim == 3 and value.shape[:2] == mask.shape
-    return Output(value, mask if has_positions else None)
+    if mask is None or value.ndim != 3 or value.shape[:2] != mask.shape:
+        return Output(value)
+    missing = num_positions - mask.shape[1]
+    return Output(F.pad(value, (0, 0, 0, missing)), F.pad(mask, (0, missing))) if missing else Output(value, mask)
+
+
+def _longest(mask: Tensor, grain: int) -> int:
+    """Positions up to the last that counts in any row, rounded up."""
+    reached = int(mask.any(0).sum())  # what counts stands in front, so this many positions are reached
+    return min(mask.shape[1], grain * max(1, math.ceil(reached / grain)))
+
+
+def _has_values(raw: Tensor) -> bool:
+    """Whether lengths can be looked at: not on the meta device, nor where a graph for all lengths is recorded."""
+    return not (raw.is_meta or torch.compiler.is_compiling() or torch.onnx.is_in_onnx_export())

@@ -6,41 +6,20 @@ those that count. To add a kind: a dataclass below, a line in PREPROCESSING.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from distill_platform.data.schema import InputSpec, Schema
 from distill_platform.errors import FormatError
+from distill_platform.models.log_mel import LogMel
+from distill_platform.models.prepared import Prepared, Preprocess
+from distill_platform.models.tokenized import TOKENIZER_FILE, Tokenized
 
-
-class Prepared(NamedTuple):
-    """What a body is called with: values `[B, *shape]`; mask `[B, T]`, where inputs have padding: True counts."""
-
-    values: Tensor
-    mask: Tensor | None = None
-
-
-class Preprocess(Protocol):
-    """A kind of preprocessing, with its settings; a frozen dataclass."""
-
-    kind: ClassVar[str]
-
-    @property
-    def num_ids(self) -> int:
-        """Number of different ids, if it gives whole numbers to embed; 0 if it gives real values."""
-
-    def shape(self, input: InputSpec) -> tuple[int, ...]:
-        """Of one preprocessed input."""
-
-    def module(self, input: InputSpec) -> nn.Module:
-        """Raw inputs `[B, *input.shape]` -> Prepared. Holds no weights that are saved."""
-
-    def to_json(self) -> dict[str, Any]:
-        """Its settings, and `kind`."""
+__all__ = ["Ids", "LogMel", "Prepared", "Preprocess", "Standardize", "Tokenized", "preprocess_from_json"]
 
 
 @dataclass(frozen=True)
@@ -49,6 +28,7 @@ class Standardize:
 
     kind: ClassVar[str] = "standardize"
     num_ids: ClassVar[int] = 0
+    files: ClassVar[dict[str, bytes]] = {}
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
@@ -56,6 +36,16 @@ class Standardize:
     def of(cls, schema: Schema) -> Standardize:
         """What a model trained on this data applies. A constant channel is centred and left at its scale."""
         return cls(schema.mean, tuple(value if value > 0 else 1.0 for value in schema.std))
+
+    @classmethod
+    def of_pixels(cls, mean: Sequence[float], std: Sequence[float], input: InputSpec) -> Standardize:
+        """What a model pretrained elsewhere applies: `mean` and `std` per colour, of pixels from 0 to 1. For a grey
+        image the means of both.
+        """
+        if input.shape[-1] != len(mean):
+            mean, std = [sum(mean) / len(mean)] * input.shape[-1], [sum(std) / len(std)] * input.shape[-1]
+        scale = input.high - input.low
+        return cls(tuple(input.low + scale * value for value in mean), tuple(scale * value for value in std))
 
     def shape(self, input: InputSpec) -> tuple[int, ...]:
         if input.kind == "image":
@@ -90,6 +80,7 @@ class Ids:
     """Whole numbers as they are, padding as id 0: bytes of text (256 of them, none 0), or tokens shifted up by one."""
 
     kind: ClassVar[str] = "ids"
+    files: ClassVar[dict[str, bytes]] = {}
     num_ids: int
     """Ids with the padding's, which is 0."""
 
@@ -113,24 +104,16 @@ class _TakingIds(nn.Module):
         return Prepared(raw.long() - self.padding, raw != self.padding)
 
 
-PREPROCESSING: dict[str, type[Any]] = {kind.kind: kind for kind in (Standardize, Ids)}
+PREPROCESSING: dict[str, type[Any]] = {kind.kind: kind for kind in (Standardize, Ids, LogMel, Tokenized)}
 
 
-def preprocess_for(name: str, args: Mapping[str, Any], schema: Schema) -> Preprocess:
-    """What a model of this name and arguments applies to this data, where it is trained here."""
-    kind = schema.input.kind
-    if kind == "text":
-        return Ids(256)
-    if kind == "tokens":
-        return Ids(len(schema.class_names) + 1)
-    return Standardize.of(schema)
-
-
-def preprocess_from_json(stored: Mapping[str, Any]) -> Preprocess:
-    """What `to_json` wrote. Raises FormatError for a kind that this release does not have."""
+def preprocess_from_json(stored: Mapping[str, Any], files: Mapping[str, bytes] | None = None) -> Preprocess:
+    """What `to_json` wrote, with the files kept beside it. Raises FormatError for a kind that this release has not."""
     settings = {name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()}
     kind = settings.pop("kind")
     if kind not in PREPROCESSING:
         raise FormatError(f"preprocessing {kind!r} is not known; this release has: {', '.join(PREPROCESSING)}")
+    if kind == Tokenized.kind:
+        settings["definition"] = (files or {})[TOKENIZER_FILE]
     made: Preprocess = PREPROCESSING[kind](**settings)
     return made

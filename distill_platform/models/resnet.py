@@ -18,10 +18,12 @@ def resnet(input_shape: tuple[int, ...], num_classes: int, *, depth: int = 20, w
         raise ModelError(f"resnet takes images [channels, height, width], got inputs of shape {list(input_shape)}")
     if depth < 8 or (depth - 2) % 6:
         raise ModelError(f"resnet depth is {depth}, wanted 6n + 2: 8, 14, 20, 26, 32, 44, 56, 110")
-    return _ResNet(input_shape[0], num_classes, blocks=(depth - 2) // 6, width=width)
+    return ResNet(input_shape[0], num_classes, blocks=(depth - 2) // 6, width=width)
 
 
-class _ResNet(nn.Module):
+class ResNet(nn.Module):
+    """Three stages of blocks behind one convolution: `[B, channels, H, W]` -> `[B, C]`."""
+
     def __init__(self, channels: int, num_classes: int, blocks: int, width: int) -> None:
         super().__init__()
         self.stem = nn.Sequential(
@@ -30,7 +32,7 @@ class _ResNet(nn.Module):
         self.stages = nn.ModuleList(
             nn.Sequential(
                 *(
-                    _Block(_input_width(stage, block, width), width << stage, _stride(stage, block))
+                    ResidualBlock(_input_width(stage, block, width), width << stage, _stride(stage, block))
                     for block in range(blocks)
                 )
             )
@@ -45,12 +47,12 @@ class _ResNet(nn.Module):
         return cast(Tensor, self.head(features.mean((2, 3))))
 
 
-class _Block(nn.Module):
+class ResidualBlock(nn.Module):
     """Two 3x3 convolutions and a shortcut without parameters (the paper's option A)."""
 
     def __init__(self, width_in: int, width_out: int, stride: int) -> None:
         super().__init__()
-        self.stride, self.widen = stride, width_out - width_in
+        self.stride, self.width, self.widen = stride, width_out, width_out - width_in
         self.body = nn.Sequential(
             nn.Conv2d(width_in, width_out, 3, stride, padding=1, bias=False),
             nn.BatchNorm2d(width_out),

@@ -2,6 +2,7 @@
 
     model.json            format, builder and arguments, input signature, preprocessing, class names, weights' hash
     weights.safetensors   weights and buffers, nothing else
+    tokenizer.json        of models with a tokenizer of their own; its hash is in model.json
 
 The folder is enough to predict from raw inputs; it holds no code and no pickle. A model made by `import:` needs that
 module again, and the same source.
@@ -22,12 +23,13 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from distill_platform.data.schema import InputSpec
+from distill_platform.data.schema import InputSpec, Schema
 from distill_platform.errors import Corrupt, FormatError, ModelError
 from distill_platform.fingerprint import sha256_bytes
-from distill_platform.models.builders import model_source
+from distill_platform.models.builders import model_source, preprocess_for, saved_args
 from distill_platform.models.network import Network, build_network, inference_batch_size
 from distill_platform.models.preprocess import Preprocess, preprocess_from_json
+from distill_platform.models.raw_inputs import raw_inputs
 
 MODEL_FORMAT = 1
 MODEL_FILE, WEIGHTS_FILE = "model.json", "weights.safetensors"
@@ -46,6 +48,11 @@ class SavedModel:
     task: str = "classification"
     cache: str | None = None
 
+    @classmethod
+    def for_data(cls, name: str, args: Mapping[str, Any], schema: Schema, task: str = "classification") -> SavedModel:
+        """A model that is to be trained on this data. Raises ModelError as `preprocess_for`."""
+        return cls(name, args, schema.input, schema.class_names, preprocess_for(name, args, schema), task)
+
     def build(self, seed: int = 0) -> Network:
         """A network of this kind with weights drawn from `seed`."""
         return build_network(self.name, self.args, self.input, len(self.class_names), self.preprocess, seed)
@@ -61,15 +68,23 @@ def save_model(folder: Path, model: SavedModel, network: Network, weights: str =
     }
     data = save_tensors(state)
     (folder / WEIGHTS_FILE).write_bytes(data)
-    description = {
+    description: dict[str, Any] = {
         "format": MODEL_FORMAT,
         "task": model.task,
-        "model": {"name": model.name, "args": dict(model.args), "source": model_source(model.name)},
+        "model": {
+            "name": model.name,
+            "args": saved_args(model.name, model.args, network.body),
+            "source": _needed_source(model.name),
+        },
         "input": asdict(model.input),
         "class_names": list(model.class_names),
         "preprocess": model.preprocess.to_json(),
         "weights": {"file": WEIGHTS_FILE, "sha256": sha256_bytes(data), "dtype": weights},
     }
+    if model.preprocess.files:
+        description["files"] = {name: sha256_bytes(content) for name, content in model.preprocess.files.items()}
+        for name, content in model.preprocess.files.items():
+            (folder / name).write_bytes(content)
     if model.cache is not None:
         description["cache"] = model.cache
     (folder / MODEL_FILE).write_text(json.dumps(description, indent=1, sort_keys=True))
@@ -79,36 +94,62 @@ def load_network(folder: Path) -> tuple[SavedModel, Network]:
     """The model of a folder, in eval mode, weights in float32.
 
     Raises ModelError if it is no model folder or needs another module source, FormatError for another version, and
-    Corrupt if the weights are not those that were saved.
+    Corrupt if its files are not those that were saved.
     """
+    model = read_model(folder)
+    data = _read_file(folder, WEIGHTS_FILE, _read_description(folder)["weights"]["sha256"])
+    network = model.build()
+    _load_weights(network, data, folder)
+    return model, network.eval()
+
+
+def read_model(folder: Path) -> SavedModel:
+    """What a model folder says, its weights left where they are; raises as `load_network` does."""
     description = _read_description(folder)
-    data = (folder / WEIGHTS_FILE).read_bytes()
-    wanted = description["weights"]["sha256"]
-    if (got := sha256_bytes(data)) != wanted:
-        raise Corrupt(
-            f"{folder / WEIGHTS_FILE}: sha256 is {got[:12]}, model.json says {wanted[:12]}; the bytes changed after "
-            "they were written. Fetch the model again"
-        )
+    files = {name: _read_file(folder, name, sha256) for name, sha256 in description.get("files", {}).items()}
     name, source = description["model"]["name"], description["model"]["source"]
-    if source is not None and source != (here := model_source(name)):
+    if source is not None and source != (here := _needed_source(name)):
         raise ModelError(
             f"{folder}: {name} was saved with source {source[:12]}, the one importable here is {str(here)[:12]}; "
             "put the module's old version on the path"
         )
     given = description["input"].items()
     stored: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in given}
-    model = SavedModel(
+    return SavedModel(
         name=name,
         args=description["model"]["args"],
         input=InputSpec(**stored),
         class_names=tuple(description["class_names"]),
-        preprocess=preprocess_from_json(description["preprocess"]),
+        preprocess=preprocess_from_json(description["preprocess"], files),
         task=description["task"],
         cache=description.get("cache"),
     )
-    network = model.build()
-    _load_weights(network, data, folder)
-    return model, network.eval()
+
+
+def model_files(folder: Path) -> list[str]:
+    """The names of a model folder's files, as its model.json has them; raises as `load_network` does, and Corrupt for
+    a name that leads out of the folder.
+    """
+    description = _read_description(folder)
+    names = [MODEL_FILE, description["weights"]["file"], *description.get("files", {})]
+    if odd := [name for name in names if Path(name).name != name]:
+        raise Corrupt(f"{folder / MODEL_FILE} names the file {odd[0]!r}, wanted plain names; fetch the model again")
+    return names
+
+
+def _read_file(folder: Path, name: str, wanted: str) -> bytes:
+    data = (folder / name).read_bytes()
+    if (got := sha256_bytes(data)) != wanted:
+        raise Corrupt(
+            f"{folder / name}: sha256 is {got[:12]}, model.json says {wanted[:12]}; the bytes changed after they were "
+            "written. Fetch the model again"
+        )
+    return data
+
+
+def _needed_source(name: str) -> str | None:
+    """Of the module that has to be here to load the model again; of `import:` alone."""
+    return model_source(name) if name.startswith("import:") else None
 
 
 def _load_weights(network: Network, data: bytes, folder: Path) -> None:
@@ -138,7 +179,12 @@ def _read_description(folder: Path) -> dict[str, Any]:
 
 
 class Student:
-    """A saved model that predicts from raw inputs."""
+    """A saved model that predicts from raw inputs.
+
+    Raw inputs are arrays `[N, *shape]`, as the data has them, or: of text a list of strings, which are cut at the
+    model's length; of audio a list of sounds of any length, int16 or real numbers from -1 to 1, cut likewise; of tokens
+    a list of lists of ids. ModelError is raised for others.
+    """
 
     def __init__(self, model: SavedModel, network: Network) -> None:
         self.model = model
@@ -147,47 +193,33 @@ class Student:
         self.class_names = model.class_names
 
     def logits(self, inputs: Any) -> np.ndarray[Any, Any]:
-        """Raw inputs `[N, *shape]` -> logits `[N, C]` float32. Raises ModelError for another shape or range."""
-        raw = self._checked(inputs)
+        """Raw inputs -> logits `[N, C]` float32; of tokens `[N, T, V]`, zeros behind the end of a sequence."""
+        raw = raw_inputs(inputs, self.input, len(self.class_names))
+        positions = self.input.shape if self.input.kind == "tokens" else ()
+        found = np.empty((len(raw), *positions, len(self.class_names)), np.float32)
         with torch.inference_mode():
-            batches = raw.split(inference_batch_size(torch.device("cpu")))
-            parts = [self.network(batch)["logits"].values.float() for batch in batches]
-        return torch.cat(parts).numpy() if parts else np.empty((0, len(self.class_names)), np.float32)
+            size = inference_batch_size(torch.device("cpu"))
+            for start in range(0, len(raw), size):
+                batch = raw[start : start + size]
+                values, mask = self.network(batch)["logits"]
+                counted = values if mask is None else values.masked_fill(~mask[..., None], 0.0)
+                found[start : start + size] = counted.float().numpy()
+        return found
 
     def probabilities(self, inputs: Any) -> np.ndarray[Any, Any]:
-        """As `logits`, softened at T = 1: `[N, C]` float32 that sum to one."""
+        """As `logits`, softened at T = 1: float32 that sum to one over the last axis."""
         return torch.from_numpy(self.logits(inputs)).softmax(-1).numpy()
 
     def predict(self, inputs: Any) -> list[str]:
-        """The most probable class name of each input."""
-        return [self.class_names[index] for index in self.logits(inputs).argmax(-1)]
-
-    def _checked(self, inputs: Any) -> Tensor:
-        values = np.asarray(inputs)
-        shape = tuple(self.input.shape)
-        if self.input.kind == "image" and shape[-1] == 1 and values.shape[1:] == shape[:-1]:
-            values = values[..., None]
-        if values.shape[1:] != shape:
-            raise ModelError(f"inputs have shape {list(values.shape)}, wanted [N, {', '.join(map(str, shape))}]")
-        if values.dtype.kind not in "buif":
-            raise ModelError(f"inputs have type {values.dtype}, wanted numbers")
-        if self.input.dtype == "uint8" and len(values):
-            self._check_pixels(values)
-        if not np.isfinite(values).all():
-            raise ModelError("inputs hold NaN or infinite values; wanted finite numbers")
-        return torch.from_numpy(np.ascontiguousarray(values.astype(self.input.dtype)))
-
-    def _check_pixels(self, values: np.ndarray[Any, Any]) -> None:
-        low, high = float(values.min()), float(values.max())
-        if (
-            low < self.input.low
-            or high > self.input.high
-            or (values.dtype.kind == "f" and (values != np.round(values)).any())
-        ):
-            raise ModelError(
-                f"inputs hold {values.dtype} values in {low:g}..{high:g}, wanted whole numbers in "
-                f"{self.input.low:g}..{self.input.high:g}: raw pixels, not scaled ones"
-            )
+        """The most probable class name of each input; of tokens the most probable next one, behind the last."""
+        logits = self.logits(inputs)
+        if self.input.kind == "tokens":
+            ids = raw_inputs(inputs, self.input, len(self.class_names)).numpy()
+            lengths = (ids != self.input.padding).sum(1)
+            if not lengths.all():
+                raise ModelError(f"input {int(lengths.argmin())} holds no token, and nothing comes before the first")
+            logits = logits[np.arange(len(logits)), lengths - 1]
+        return [self.class_names[index] for index in logits.argmax(-1)]
 
 
 def load_student_folder(folder: Path) -> Student:

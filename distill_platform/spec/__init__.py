@@ -4,6 +4,7 @@ schema.py       what a spec holds: every section, key, type, bound and default
 source.py       text -> plain values and their lines
 sections.py     plain values -> validated sections
 checks.py       names looked up, sections held against each other
+terms.py        the terms of an objective: settings, schedules, layers, and what they ask of a cache
 space.py        the search space against the spec
 credentials.py  what may not stand in a spec
 faults.py       what is wrong, where: got, wanted

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from math import isfinite
+from typing import TYPE_CHECKING
 
 from distill_platform.errors import InputError
-from distill_platform.spec.faults import Fault, Path, got, unknown
+from distill_platform.spec.faults import Fault, Path, unknown
+from distill_platform.spec.panel import panel_faults
 from distill_platform.spec.schema import (
     CacheSpec,
+    CombineSpec,
     DataSpec,
     GatesSpec,
     LossSpec,
@@ -22,12 +25,10 @@ from distill_platform.spec.schema import (
     TeacherSpec,
     TrainSpec,
 )
+from distill_platform.spec.terms import Sections, mixing_faults, objective_faults, term_demands
 
 if TYPE_CHECKING:
     from distill_platform.cache import Codec, Demand
-    from distill_platform.tasks.setting import Setting
-
-Sections = Mapping[str, Any]
 
 
 def section_faults(sections: Sections) -> list[Fault]:
@@ -39,35 +40,6 @@ def student_faults(sections: Sections) -> Iterator[Fault]:
     """An architecture that does not exist, or arguments that it does not take."""
     if "student" in sections:
         yield from _model_faults(("student",), sections["student"])
-
-
-def objective_faults(sections: Sections) -> Iterator[Fault]:
-    """Losses and settings that do not exist; settings that are no numbers; an objective that weighs nothing."""
-    if "objective" not in sections or "task" not in sections:
-        return
-    terms: dict[str, LossSpec] = sections["objective"]
-    known = loss_settings(sections["task"])
-    for name, term in terms.items():
-        path = ("objective", name)
-        if name not in known:
-            yield Fault(path, unknown("no loss has this name", known, name))
-            continue
-        for setting, value in term.settings.items():
-            if setting not in known[name]:
-                yield Fault((*path, setting), unknown("unknown key", ["weight", *known[name]], setting))
-            elif not known[name][setting].takes(value):
-                yield Fault((*path, setting), f"got {got(value)}, wanted {known[name][setting].wanted}")
-    if not any(term.weight > 0 for term in terms.values()):
-        yield Fault(("objective",), "every weight is 0: there is nothing to train on; wanted one weight > 0")
-
-
-def loss_settings(task: str) -> dict[str, dict[str, Setting]]:
-    """Loss name -> its settings; `task` is the task's own loss."""
-    from distill_platform.objective import LOSSES
-    from distill_platform.tasks import TASKS
-
-    own = TASKS[task].settings if task in TASKS else {}
-    return {"task": dict(own), **{name: dict(loss.settings) for name, loss in LOSSES.items()}}
 
 
 def _task_faults(sections: Sections) -> Iterator[Fault]:
@@ -90,6 +62,9 @@ def _teacher_faults(sections: Sections) -> Iterator[Fault]:
     teacher: TeacherSpec | None = sections.get("teacher")
     if teacher is not None and teacher.model is not None:
         yield from _model_faults(("teacher", "model"), teacher.model)
+    for name, each in sections.get("teachers", {}).items():
+        if each.model is not None:
+            yield from _model_faults(("teachers", name, "model"), each.model)
 
 
 def _cache_faults(sections: Sections) -> Iterator[Fault]:
@@ -102,7 +77,9 @@ def _cache_faults(sections: Sections) -> Iterator[Fault]:
     if cache.codec != AUTO and cache.codec not in CODECS:
         yield Fault(("cache", "codec"), unknown("no codec has this name", [AUTO, *CODECS], cache.codec))
         return
-    if cache.codec != AUTO:
+    if cache.live and cache != CacheSpec(live=True, precision=cache.precision):
+        yield Fault(("cache", "live"), "true stores nothing, so what is stored cannot be set; leave the other keys out")
+    elif cache.codec != AUTO:
         yield from _codec_faults(cache, CODECS[cache.codec], sections)
 
 
@@ -116,56 +93,61 @@ def _codec_faults(cache: CacheSpec, codec: Codec, sections: Sections) -> Iterato
         keeping = ", ".join(name for name, other in CODECS.items() if other.keep)
         yield Fault(("cache", "keep"), f"codec {cache.codec} keeps every class; leave it out, or take one of {keeping}")
     for path, demand in distillation_demands(sections):
-        typed = Demand(demand.accepts)
         fitting = ", ".join(name for name, other in CODECS.items() if carries(other, demand)) or "none"
-        if not carries(codec, typed):
+        if not demand.temperatures and not carries(codec, demand):
             yield Fault(
-                path[:2],
+                path,
                 f'cannot be computed from what cache.codec "{cache.codec}" keeps; codecs that keep enough: {fitting}',
             )
-        elif not carries(codec, demand):
+        elif carries(codec, Demand(demand.accepts)) and not carries(codec, demand):
             lowest, highest = codec.temperatures
             (temperature,) = demand.temperatures
+            what = f"temperature {temperature:g}" if isfinite(temperature) else "comparing logits as they are"
             carried = f"{lowest:g} alone" if lowest == highest else f"{lowest:g} to {highest:g}"
             yield Fault(
                 path,
-                f'temperature {temperature:g} is outside what cache.codec "{cache.codec}" tells: it carries {carried}; '
+                f'{what} is outside what cache.codec "{cache.codec}" tells: it carries temperatures of {carried}; '
                 f"codecs that carry it: {fitting}",
             )
 
 
 def distillation_demands(sections: Sections) -> Iterator[tuple[Path, Demand]]:
-    """What distillation asks of a cache, one temperature at a time, and where the spec says so.
+    """What distillation asks of a cache, and where the spec says so: a type of target, or one temperature.
 
-    Temperatures are those of the objective, the ends and choices of a sweep over them, and 1, which validation takes.
+    Settings are those of the objective, the ends and choices of a sweep over them, and of a schedule both its ends;
+    and temperature 1, which validation takes. Losses that compare layers ask nothing of a codec.
     """
     from distill_platform.cache import Demand
     from distill_platform.objective import LOSSES, VALIDATION
+    from distill_platform.objective.combination import READS_LABELS
+    from distill_platform.objective.response import RESPONSE
 
     sweep: SweepSpec | None = sections.get("sweep")
-    names = [name for name in sections.get("objective", ()) if name in LOSSES]
-    for name in names:
-        accepts, path = LOSSES[name].accepts, ("objective", name)
-        if "temperature" not in LOSSES[name].settings:
-            yield path, Demand(accepts)
-            continue
-        own = sections["objective"][name].settings.get("temperature", LOSSES[name].settings["temperature"].default)
-        field = f"objective.{name}.temperature"
-        swept = sweep.space[field].values if sweep and field in sweep.space else ()
-        for place, value in [((*path, "temperature"), own), *((("sweep", "space", field), value) for value in swept)]:
-            if LOSSES[name].settings["temperature"].takes(value):
-                yield place, Demand(accepts, (float(value),))
-    if names:
-        loss, temperature = VALIDATION
-        yield ("sweep", "metric"), Demand(LOSSES[loss].accepts, (temperature,))
+    objective: Mapping[str, LossSpec] = sections.get("objective", {})
+    for name, term in objective.items():
+        if name in RESPONSE:
+            yield from term_demands(name, term.settings, sweep.space if sweep else {})
+    if any(name in LOSSES for name in objective):
+        validated, temperature = VALIDATION
+        yield ("sweep", "metric"), Demand(RESPONSE[validated].accepts(), (temperature,))
+        combine: CombineSpec | None = sections.get("combine")
+        if combine is not None and combine.by in ("learned", "confidence"):
+            yield ("combine", "by"), Demand(READS_LABELS)
 
 
 def _gate_faults(sections: Sections) -> Iterator[Fault]:
     from distill_platform.evaluate.gate import parse_gate
+    from distill_platform.evaluate.measures import MEASURES, measures_of
+    from distill_platform.tasks import TASKS
 
     gates: GatesSpec | None = sections.get("gates")
+    task = sections.get("task")
+    possible = [measures_of(TASKS[task])] if task in TASKS else list(MEASURES.values())
     for position, text in enumerate(gates.checks if gates else ()):
-        yield from _refusal(("gates", "checks", position), partial(parse_gate, text))
+        path = ("gates", "checks", position)
+        refusals = [list(_refusal(path, partial(parse_gate, text, measures))) for measures in possible]
+        if all(refusals):
+            yield from refusals[0]
 
 
 def _sweep_faults(sections: Sections) -> Iterator[Fault]:
@@ -199,9 +181,11 @@ _CHECKS: tuple[Callable[[Sections], Iterator[Fault]], ...] = (
     _task_faults,
     _data_faults,
     _teacher_faults,
+    panel_faults,
     _cache_faults,
     student_faults,
     objective_faults,
+    mixing_faults,
     _sweep_faults,
     _gate_faults,
 )

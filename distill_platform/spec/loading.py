@@ -32,11 +32,7 @@ def load_spec(path_or_text: str | FilePath, overrides: Sequence[str] = ()) -> Sp
         raise spec_error(faults, origin)
     if faults := list(credential_faults(document.value)):  # alone: no other message may show what stands there
         raise spec_error(faults, origin)
-    sections, faults = read_sections(document.value)
-    faults += section_faults(sections) + space_faults(sections)
-    if faults:
-        raise spec_error(faults, origin)
-    return Spec(**sections)
+    return _checked(document.value, origin)
 
 
 def load_spec_json(values: Mapping[str, Any], name: str = "spec.json") -> Spec:
@@ -47,6 +43,22 @@ def load_spec_json(values: Mapping[str, Any], name: str = "spec.json") -> Spec:
     sections, faults = read_sections(values)
     if faults:
         raise spec_error(faults, Origin(name, {}))
+    return Spec(**sections)
+
+
+def checked_spec(values: Mapping[str, Any], name: str) -> Spec:
+    """A spec from plain values, names in it looked up as in one that a user wrote; `name` says where they came from.
+
+    Raises SpecError.
+    """
+    return _checked(values, Origin(name, {}))
+
+
+def _checked(values: Any, origin: Origin) -> Spec:
+    sections, faults = read_sections(values)
+    faults += section_faults(sections) + space_faults(sections)
+    if faults:
+        raise spec_error(faults, origin)
     return Spec(**sections)
 
 

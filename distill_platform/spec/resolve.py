@@ -6,8 +6,8 @@ import os
 from dataclasses import dataclass
 from typing import Literal
 
-from distill_platform.spec.checks import loss_settings
 from distill_platform.spec.schema import LossSpec, ResourcesSpec, Spec, TrainSpec
+from distill_platform.spec.terms import loss_settings
 
 Precision = Literal["float32", "bfloat16", "float16"]
 
@@ -39,14 +39,18 @@ def resolve(spec: Spec, machine: Machine) -> Spec:
     Those of `cache` stay: which encoding is smallest depends on the number of classes, which the data tells.
     """
     on_gpu = machine.gpu_precision if machine.num_gpus else "float32"
-    teacher = spec.teacher.model_copy(update={"train": _train(spec.teacher.train, spec.seed, on_gpu)})
+    teachers = {
+        name: each.model_copy(update={"train": _train(each.train, spec.seed, on_gpu)})
+        for name, each in {"teacher": spec.teacher, **spec.teachers}.items()
+    }
     precision = on_gpu if spec.resources.gpus_per_trial else "float32"
     resources = _resources(spec.resources, min(spec.sweep.trials, spec.sweep.in_flight), machine)
     answering = on_gpu if resources.gpus_per_teacher else "float32"
     model = spec.name if spec.registry.model == "auto" else spec.registry.model
     return spec.model_copy(
         update={
-            "teacher": teacher,
+            "teacher": teachers.pop("teacher"),
+            "teachers": teachers,
             "cache": spec.cache.model_copy(
                 update={"precision": answering if spec.cache.precision == "auto" else spec.cache.precision}
             ),
@@ -67,13 +71,18 @@ def _train(train: TrainSpec, seed: int, precision: Precision) -> TrainSpec:
 
 
 def _objective(spec: Spec) -> dict[str, LossSpec]:
+    from distill_platform.objective.schedules import DEFAULTS, is_schedule
+
     defaults = loss_settings(spec.task)
-    return {
-        name: LossSpec.model_validate(
-            {"weight": term.weight, **{key: each.default for key, each in defaults[name].items()}, **term.settings}
-        )
-        for name, term in spec.objective.items()
-    }
+    objective = {}
+    for name, term in spec.objective.items():
+        given = {
+            key: {**DEFAULTS, **value} if key in defaults[name] and is_schedule(value) else value
+            for key, value in term.settings.items()
+        }
+        settings = {key: each.default for key, each in defaults[name].items()} | given
+        objective[name] = LossSpec.model_validate({"weight": term.weight, **settings})
+    return objective
 
 
 def _resources(resources: ResourcesSpec, most_trials: int, machine: Machine) -> ResourcesSpec:

@@ -126,19 +126,30 @@ class DataSpec(Section):
     """Where examples come from, how they are split, and how they are augmented."""
 
     source: Text
-    """sklearn:NAME, idx:FOLDER, images:FOLDER, or a .npz, .parquet, .csv or .csv.gz file; local or s3://."""
+    """sklearn:NAME, idx:FOLDER, images:FOLDER, audio:FOLDER, text:FILE_OR_FOLDER, or a .npz, .parquet, .csv or .csv.gz
+    file; local or s3://."""
     label: Text | None = None
     """The column that holds the class."""
     id: Text | None = None
     """The column that identifies an example; without one, its content does."""
     group: Text | None = None
     """The column of what must stay in one split (a patient, a speaker)."""
+    subgroup: Text | None = None
+    """The column of what examples are told apart by in figures and in worst-group training."""
     input: Text | None = None
-    """The column that holds an image; without one, all other numeric columns are features."""
+    """The column that holds an image, a text or a sound; without one, all other numeric columns are features."""
     image_size: tuple[Count, Count] | None = None
     """[height, width] in pixels that images are resized to."""
     channels: Literal[1, 3] | None = None
     """1 for grey, 3 for RGB."""
+    length: Count | None = None
+    """Longest input: bytes of a text, samples of a sound (null: as the longest has), tokens of a block (null: 128)."""
+    sample_rate: Count | None = None
+    """Samples per second of a column of sounds."""
+    tokenizer: Text | None = None
+    """Makes text into blocks of tokens: `bytes`, or `hf:FOLDER_OR_ID[@revision]`; null: bytes for a text: source."""
+    transfer: Text | None = None
+    """A source of examples without labels, for train alone; read as `source` is."""
     split: SplitSpec = SplitByHash(by="hash")
     """How examples are divided into train, val and test."""
     views: ViewsSpec = ViewsSpec()
@@ -180,12 +191,15 @@ class TrainSpec(Section):
 
 
 class TeacherSpec(Section):
-    """The model whose outputs students learn from: trained here from `model`, or loaded from `weights`."""
+    """The model whose outputs students learn from: trained here from `model`, loaded from `weights`, or the student's
+    own average."""
 
     model: ModelSpec | None = None
     """The architecture to train."""
     weights: Text | None = None
     """URI of a saved model's folder, loaded instead of training one."""
+    ema: Annotated[float, Gt(0), Lt(1)] | None = None
+    """No teacher but the student itself: the moving average of its weights, of which each step keeps this share."""
     train: TrainSpec = TrainSpec()
     """How it is trained; not read with `weights`."""
     floor: Share = 0.0
@@ -193,21 +207,47 @@ class TeacherSpec(Section):
 
     @model_validator(mode="after")
     def _exactly_one(self) -> TeacherSpec:
-        if (self.model is None) == (self.weights is None):
-            got = "neither" if self.model is None else "both"
-            raise refuse(f"got {got} of model and weights; wanted model (train it) or weights (load it)")
+        given = [name for name in ("model", "weights", "ema") if getattr(self, name) is not None]
+        if len(given) != 1:
+            got = " and ".join(given) or "none of them"
+            wanted = "one of model (train it), weights (load it) and ema (the student's average)"
+            raise refuse(f"got {got}; wanted {wanted}")
+        return self
+
+
+class CombineSpec(Section):
+    """How several teachers become one."""
+
+    by: Literal["mean", "fixed", "learned", "confidence", "subgroup"] = "mean"
+    """mean; fixed: `weights`; learned: weights that make the mixture right on the validation split; confidence: each
+    example's, by how right each teacher is on it; subgroup: one teacher for each of data.subgroup, by `routes`."""
+    weights: dict[Text, NonNegative] = {}
+    """fixed: name of each teacher (`teacher` is the first) -> its share; they sum to 1."""
+    routes: dict[Text, Text] = {}
+    """subgroup: value of data.subgroup -> name of its teacher."""
+
+    @model_validator(mode="after")
+    def _what_it_needs(self) -> CombineSpec:
+        for name, needed_by in (("weights", "fixed"), ("routes", "subgroup")):
+            if bool(getattr(self, name)) != (self.by == needed_by):
+                raise refuse(f"by is {self.by}; {name} is wanted with {needed_by}, and with nothing else")
+        if self.by == "fixed" and abs(sum(self.weights.values()) - 1) > 1e-6:
+            raise refuse(f"weights sum to {sum(self.weights.values()):g}, wanted 1")
         return self
 
 
 class CacheSpec(Section):
     """How the teacher's outputs are stored."""
 
+    live: bool = False
+    """true stores none: every trial asks the teacher itself, for outputs that no disk would hold."""
+
     codec: Text = "auto"
     """The encoding, by name; auto takes the smallest that carries the objective and its sweep."""
     dtype: Literal["float16", "float32"] = "float16"
     """Number format of what is stored."""
     keep: Count | Literal["auto"] = "auto"
-    """Classes that codecs topk, sampled and onebit keep of each output; auto takes the codec's own number."""
+    """Classes that codecs topk, sampled and ternary keep of each output; auto takes the codec's own number."""
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Arithmetic of the teacher; auto takes the GPU's short format, and float32 on a CPU."""
     layers: dict[Text, Literal["pooled", "whole"]] = {}
@@ -215,12 +255,29 @@ class CacheSpec(Section):
     mean over all but channels) or whole. `NAME:attention` keeps the attention weights of a layer that gives them."""
 
 
+class Schedule(Section):
+    """A number that changes while a student trains, from one value to another."""
+
+    from_: float = Field(alias="from")
+    """The value at the first step."""
+    to: float
+    """The value at the last."""
+    until: Annotated[float, Gt(0), Le(1)] = 1.0
+    """Share of all steps after which the last value is reached, and stays."""
+    shape: Literal["linear", "cosine"] = "linear"
+    """linear: in equal steps; cosine: slow at both ends."""
+
+    @model_serializer
+    def _as_written(self) -> dict[str, Any]:
+        return {"from": self.from_, "to": self.to, "until": self.until, "shape": self.shape}
+
+
 class LossSpec(Section):
-    """One term of the objective: its weight, and the loss's own settings beside it."""
+    """One term of the objective: its weight, and the loss's own settings beside it. Numbers may be schedules."""
 
     model_config = ConfigDict(extra="allow")
 
-    weight: NonNegative
+    weight: NonNegative | Schedule
     """Factor of this loss in the sum."""
 
     @property
@@ -302,8 +359,11 @@ class SweepSpec(Section):
     """Epochs that asha gives every trial."""
     reduction: Annotated[int, Ge(2)] = 3
     """asha lets one in so many go on at each rung."""
-    metric: Literal["val_accuracy", "kl_to_teacher"] = "val_accuracy"
-    """What ranks trials, on the validation split; kl_to_teacher is at temperature 1, lower is better."""
+    generations: Count = 1
+    """Sweeps in a row: the best student of one teaches the next. 1 has the teacher alone teach."""
+    metric: Literal["val_accuracy", "val_loss", "kl_to_teacher"] = "val_accuracy"
+    """What ranks trials, on the validation split; of val_loss and kl_to_teacher, which is at temperature 1, lower is
+    better. With kl_to_teacher the baseline, which has no teacher, goes by val_accuracy."""
     space: dict[str, Dimension] = {}
     """Dotted path under student, objective or train -> what it may be set to."""
 
@@ -383,7 +443,11 @@ class Spec(Section):
     data: DataSpec
     """Examples."""
     teacher: TeacherSpec
-    """The accurate, costly model."""
+    """The accurate, costly model, which gates compare with."""
+    teachers: dict[Name, TeacherSpec] = {}
+    """More teachers, by name, that students learn from beside it."""
+    combine: CombineSpec = CombineSpec()
+    """How all these teachers become one; not read with a single one."""
     cache: CacheSpec = CacheSpec()
     """Its outputs at rest."""
     student: ModelSpec
@@ -404,6 +468,11 @@ class Spec(Section):
     """Where it is registered."""
     resources: ResourcesSpec = ResourcesSpec()
     """Where work runs."""
+
+    @property
+    def all_teachers(self) -> dict[str, TeacherSpec]:
+        """Every teacher that is a model of its own, by name, `teacher` first."""
+        return {} if self.teacher.ema is not None else {"teacher": self.teacher, **self.teachers}
 
     def to_json(self) -> dict[str, Any]:
         """The spec as plain JSON values, defaults included; `load_spec_json` reads it back."""

@@ -12,13 +12,14 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from distill_platform.spec.checks import Sections, loss_settings, objective_faults, student_faults
+from distill_platform.spec.checks import student_faults
 from distill_platform.spec.faults import Fault, keys_at, unknown
 from distill_platform.spec.schema import Dimension, Spec
 from distill_platform.spec.sections import read_section
+from distill_platform.spec.terms import Sections, loss_settings, objective_faults
 
 SWEPT = ("student", "objective", "train")
-REBUILT = ("data", "teacher", "cache")
+REBUILT = ("data", "teacher", "teachers", "combine", "cache")
 
 
 def space_faults(sections: Sections) -> list[Fault]:

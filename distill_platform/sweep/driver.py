@@ -31,6 +31,7 @@ from distill_platform.sweep.results import write_results
 from distill_platform.sweep.search import Search
 from distill_platform.sweep.space import Space
 from distill_platform.sweep.trial import MemberTrainable, TrialJob, lost_result, stopped_result
+from distill_platform.train.teaching import Teaching
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +76,7 @@ def run_sweep(
     draft: Draft,
     plan: SweepPlan,
     data: Artifact,
-    cache: Artifact | None,
+    teaching: Teaching,
     views: Views,
     task: str,
     slots: Slots,
@@ -86,7 +87,7 @@ def run_sweep(
     Raises SweepFailed if no member finished, Stopped if `should_stop` said so before all had ended.
     """
     job = TrialJob(
-        data, cache, plan.base, views, task, plan.metric, plan.rungs, draft.work, max(1, int(slots.num_cpus))
+        data, teaching, plan.base, views, task, plan.metric, plan.rungs, draft.work, max(1, int(slots.num_cpus))
     )
     state = job.ledger.state()
     with track(plan.name, plan.trials, "trials") as advance:

@@ -12,21 +12,24 @@ import torch
 from ray import tune
 
 from distill_platform.artifact import Artifact, put_file
-from distill_platform.cache import CachedTargets, open_targets
 from distill_platform.data.examples import Examples, open_schema, open_split, open_windowed
 from distill_platform.data.loader import Loader
 from distill_platform.data.order import Order, WindowedOrder, make_order
 from distill_platform.data.pool import PooledColumn
 from distill_platform.data.views import Views
 from distill_platform.errors import InputError, TrainingDiverged
-from distill_platform.models import SavedModel, preprocess_for, save_model
+from distill_platform.models import Network, SavedModel, preprocess_for, save_model
 from distill_platform.objective import Objective
 from distill_platform.storage import Storage
 from distill_platform.sweep.ledger import Ledger, Result
 from distill_platform.sweep.space import Settings, apply_settings
 from distill_platform.tasks import TASKS
 from distill_platform.train import Checkpoints, Trainer, TrainSettings
+from distill_platform.train.average import AverageTeacher
 from distill_platform.train.fit import CHECKPOINT_EVERY_S, PeriodicSaver
+from distill_platform.train.teachers import Teacher
+from distill_platform.train.teaching import SAMPLE, Teaching
+from distill_platform.train.trainer import best_device
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class TrialJob:
     """What every member of a sweep shares. `base` holds student, objective and train as plain nested values."""
 
     data: Artifact
-    cache: Artifact | None
+    teaching: Teaching
     base: Mapping[str, Any]
     views: Views
     task: str
@@ -49,6 +52,11 @@ class TrialJob:
         """Where members are entered."""
         return Ledger(self.work)
 
+    @property
+    def teacher_layers(self) -> dict[str, str]:
+        """Name or pattern of each layer of the teacher that members learn from -> "pooled" or "whole"."""
+        return Objective.of(TASKS[self.task], self.base.get("objective", {})).teacher_layers
+
     def check_readable(self) -> None:
         """Open what members will open, so that what is wrong with it is said once, and not entered as their failure.
 
@@ -56,18 +64,18 @@ class TrialJob:
         """
         train = self.base["train"]
         TrainingData.open(self, make_order(train["order"], train["window_examples"])).close()
-        if self.cache is not None:
-            open_targets(self.cache, self.data, "val", open_split(self.data, "val"), self.views)
+        if teacher := self.teaching.open(self.data, "val", open_split(self.data, "val"), self.views):
+            teacher.close()
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """The training split and the teacher's outputs for it, mapped, or with a windowed order read ahead."""
+    """The training split and the teacher's answers for it, mapped, or with a windowed order read ahead."""
 
     order: Order
     examples: Examples
-    targets: CachedTargets | None
-    readers: tuple[PooledColumn | CachedTargets, ...]
+    teacher: Teacher | None
+    readers: tuple[PooledColumn | Teacher, ...]
 
     @classmethod
     def open(cls, job: TrialJob, order: Order) -> TrainingData:
@@ -78,10 +86,8 @@ class TrainingData:
             pooled = (inputs,)
         else:
             examples = open_split(job.data, "train")
-        if job.cache is None:
-            return cls(order, examples, None, pooled)
-        targets = open_targets(job.cache, job.data, "train", examples, job.views, order)
-        return cls(order, examples, targets, (*pooled, targets))
+        teacher = job.teaching.open(job.data, "train", examples, job.views, order, job.teacher_layers)
+        return cls(order, examples, teacher, pooled if teacher is None else (*pooled, teacher))
 
     def close(self) -> None:
         """Give back what pools hold."""
@@ -111,9 +117,7 @@ class MemberTrainable(tune.Trainable):
         torch.set_num_threads(job.num_threads)
         self.schema = open_schema(job.data)
         self.validation = open_split(job.data, "val")
-        self.validation_targets = None
-        if job.cache is not None:
-            self.validation_targets = open_targets(job.cache, job.data, "val", self.validation, job.views)
+        self.validation_teacher = job.teaching.open(job.data, "val", self.validation, job.views)
         self.training: TrainingData | None = None
         self._start(config)
 
@@ -135,6 +139,8 @@ class MemberTrainable(tune.Trainable):
                     self.undecided = self.trainer.epoch
                     return self._at_rung()
         except TrainingDiverged as error:
+            return self._ended(self._end("failed", str(error)))
+        except InputError as error:  # layers of which only a batch shows that they cannot be compared
             return self._ended(self._end("failed", str(error)))
         except RuntimeError as error:  # torch's word for shapes that do not fit and for memory that does not suffice
             return self._ended(self._end("failed", f"{type(error).__name__}: {error}"))
@@ -169,19 +175,17 @@ class MemberTrainable(tune.Trainable):
             schema.class_names,
             preprocess_for(applied["student"]["name"], args, schema),
             job.task,
-            cache=job.cache.digest if job.cache else None,
+            cache=job.teaching.digest,
         )
         opened = self._training_data(make_order(train.order, train.window_examples))
-        targets = None
-        if opened.targets is not None and self.validation_targets is not None:
-            targets = {"train": opened.targets, "val": self.validation_targets}
+        network = self.model.build(train.seed)
         trainer = Trainer(
-            self.model.build(train.seed),
+            network,
             Objective.of(TASKS[job.task], applied["objective"]),
             Loader(opened.examples, job.views, train.batch_size, train.seed, opened.order, opened.readers),
             self.validation,
             train,
-            targets,
+            self._teachers(opened, network, train.precision),
             job.metric,
         )
         checkpoints = Checkpoints(job.work.child(f"checkpoints/{self.number:06d}"))
@@ -191,6 +195,16 @@ class MemberTrainable(tune.Trainable):
             self.undecided = max((rung for rung in job.rungs if rung <= trainer.epoch), default=None)
         self.saver = PeriodicSaver(trainer, checkpoints, job.checkpoint_every_s)
         return trainer
+
+    def _teachers(self, opened: TrainingData, network: Network, precision: str) -> dict[str, Teacher] | None:
+        """Who answers for which split; None in a baseline."""
+        if (decay := self.job.teaching.ema) is not None:
+            network.to(best_device())
+            sample = self.validation.inputs[:SAMPLE]
+            return {"train": AverageTeacher(network, decay, self.job.teacher_layers, sample, precision)}
+        if opened.teacher is None or self.validation_teacher is None:
+            return None
+        return {"train": opened.teacher, "val": self.validation_teacher}
 
     def _training_data(self, order: Order) -> TrainingData:
         """The training split as this order reads it; it stays open for the members that follow."""

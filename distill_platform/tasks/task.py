@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
-from distill_platform.models import Outputs
+from distill_platform.data.schema import UNLABELLED as UNLABELLED
+from distill_platform.data.schema import Schema
+from distill_platform.models import Outputs, inference_batch_size
 from distill_platform.tasks.setting import Setting
 
-UNLABELLED = -1
-"""The label of what has none: an example of a transfer set, a token of padding. It counts in no task loss or metric."""
+LOGITS_HELD = 1 << 24
+"""Logits of tokens held at once outside of training: 128 MiB in float64."""
 
 Sums = dict[str, tuple[float, float]]
 """Name of a figure -> its sum over what counts, and how much counts: figures of parts add up to those of the whole."""
@@ -38,3 +41,11 @@ class Task:
     loss: Callable[..., Tensor]
     settings: Mapping[str, Setting]
     metrics: Callable[[Outputs, Tensor], Sums]
+
+
+def rows_per_pass(task: Task, schema: Schema, device: torch.device) -> int:
+    """Inputs per forward pass without gradients: fewer where the logits of their tokens would be too many to hold."""
+    rows = inference_batch_size(device)
+    if not task.per_token:
+        return rows
+    return max(1, min(rows, LOGITS_HELD // (schema.input.shape[0] * len(schema.class_names))))

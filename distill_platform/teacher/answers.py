@@ -15,7 +15,7 @@ from distill_platform.data.examples import open_split
 from distill_platform.models import load_network
 from distill_platform.models.capture import OutputLayer, capture, output_layer
 from distill_platform.teacher.train import MODEL_FOLDER
-from distill_platform.train.trainer import PRECISIONS
+from distill_platform.train.optim import PRECISIONS
 
 
 class Answers:

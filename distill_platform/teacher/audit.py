@@ -29,6 +29,7 @@ from distill_platform.data.columns import read_columns
 from distill_platform.data.examples import Examples, open_split
 from distill_platform.errors import CacheMismatch
 from distill_platform.teacher.answers import Answers
+from distill_platform.train.trainer import best_device
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -206,11 +207,6 @@ def merged(compared: Iterable[Comparison]) -> Comparison:
         num_wrong=sum(part.num_wrong for part in parts),
         wrong=tuple(said for part in parts for said in part.wrong)[:MOST_NAMED],
     )
-
-
-def best_device() -> torch.device:
-    """The GPU of this process, or the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _random_rows(shards: Sequence[ShardRange], num_rows: int, seed: int) -> dict[ShardRange, Tensor]:

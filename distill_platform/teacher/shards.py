@@ -28,7 +28,8 @@ from distill_platform.data.examples import Examples, open_split
 from distill_platform.models.batch_size import batch_size_by_memory, batch_size_on_gpu, free_memory_bytes
 from distill_platform.storage import Storage
 from distill_platform.teacher.answers import Answers
-from distill_platform.teacher.audit import Comparison, Shapes, best_device, compare_stored
+from distill_platform.teacher.audit import Comparison, Shapes, compare_stored
+from distill_platform.train.trainer import best_device
 
 SPLITS = ("train", "val")
 BATCH_SIZES = "batch_size"

@@ -1,9 +1,9 @@
-"""Optimisers and schedules by name."""
+"""Optimisers, schedules and number formats by name."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
@@ -25,11 +25,14 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
 """Share of the steps after warm-up that are done, 0 to 1 -> factor of the learning rate."""
 
 
+PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
+"""Arithmetic of a forward pass -> what torch.autocast is told; None: it is left out."""
+
+
 def make_optimizer(
-    name: str, network: nn.Module, lr: float, weight_decay: float, momentum: float
+    name: str, parameters: Sequence[nn.Parameter], lr: float, weight_decay: float, momentum: float
 ) -> torch.optim.Optimizer:
-    """An optimiser over a network; weight decay spares biases and norms (parameters of one axis)."""
-    parameters = list(network.parameters())
+    """An optimiser over parameters; weight decay spares biases and norms (parameters of one axis)."""
     groups = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},

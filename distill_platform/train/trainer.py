@@ -13,23 +13,23 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from distill_platform.cache import CachedTargets
 from distill_platform.data.examples import Examples
 from distill_platform.data.loader import Batch, Loader
 from distill_platform.data.order import step_seed
 from distill_platform.errors import CacheMismatch, TrainingDiverged
-from distill_platform.models import Network, Output, inference_batch_size
-from distill_platform.objective import Objective, kl_to_teacher
+from distill_platform.models import Network
+from distill_platform.models.capture import Answer, Capture, capture
+from distill_platform.objective import Moment, Objective, kl_to_teacher
 from distill_platform.objective.objective import gradient_shares
-from distill_platform.tasks.task import Sums
-from distill_platform.train.optim import lr_factor, make_optimizer
+from distill_platform.tasks.task import Sums, rows_per_pass
+from distill_platform.train.average import AverageTeacher
+from distill_platform.train.optim import PRECISIONS, lr_factor, make_optimizer
+from distill_platform.train.teachers import Teacher
 
 EpochReport = dict[str, Any]
 """epoch, train_loss, terms, shares (at some epochs), val_accuracy, val_loss, kl_to_teacher (with a cache), seconds."""
-
-PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,14 @@ class TrainSettings:
 
 
 class Trainer:
-    """A network on its way from the first step to the last. `targets` are the teacher's outputs, by split.
+    """A network on its way from the first step to the last. `teachers`: who answers for the splits train and val.
 
-    metric: "val_accuracy" or "kl_to_teacher": what early stopping and the kept weights go by.
+    An AverageTeacher, which follows the network, answers for train alone: at validation there is none to be close to.
+
+    metric: "val_accuracy", "val_loss" or "kl_to_teacher": what early stopping and the kept weights go by.
+
+    What an objective learns beside the network (regressors, banks) is made for the layers of both here, and is part of
+    the state. Raises ModelError for layers of either that are not there or cannot be compared.
     """
 
     def __init__(
@@ -65,19 +70,29 @@ class Trainer:
         loader: Loader,
         validation: Examples,
         settings: TrainSettings,
-        targets: Mapping[str, CachedTargets] | None = None,
+        teachers: Mapping[str, Teacher] | None = None,
         metric: str = "val_accuracy",
     ) -> None:
-        assert targets is not None or not objective.needs_teacher
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        assert teachers is not None or not objective.needs_teacher
+        self.device = best_device()
         self.network = network.to(self.device)
-        self.objective, self.loader, self.validation, self.settings = objective, loader, validation, settings
-        self.targets, self.metric = targets, metric
+        self.loader, self.validation, self.settings = loader, validation, settings
+        self.teachers, self.metric = teachers, metric
+        asked = teachers["train"] if teachers is not None else None
+        self._average = asked if isinstance(asked, AverageTeacher) else None
+        self._capture = (
+            capture(self.network, objective.student_layers, where="objective", whose="the student")
+            if objective.student_layers
+            else None
+        )
+        self.objective = self._fitted(objective)
+        self.parameters = list(self.network.parameters())
+        self._beside = list(self.objective.modules.parameters())  # trained with the network, and never shipped
         self.optimizer = make_optimizer(
-            settings.optimizer, self.network, settings.lr, settings.weight_decay, settings.momentum
+            *(settings.optimizer, [*self.parameters, *self._beside]),
+            *(settings.lr, settings.weight_decay, settings.momentum),
         )
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=settings.precision == "float16")
-        self.parameters = list(self.network.parameters())
         self.reports: list[EpochReport] = []
         self.best_weights = self._weights()
         self.step = 0  # optimiser steps done
@@ -91,8 +106,8 @@ class Trainer:
 
     @property
     def cache_digest(self) -> str | None:
-        """Of the cache that it learns from; None without one."""
-        return self.targets["train"].digest if self.targets else None
+        """Of the cache, or the teacher, that it learns from; None without one."""
+        return self.teachers["train"].digest if self.teachers else None
 
     @property
     def best_epoch(self) -> int:
@@ -145,8 +160,9 @@ class Trainer:
         """Metrics on the validation split, in eval mode, on the examples as they are."""
         self.network.eval()
         totals: dict[str, tuple[float, float]] = {}
+        rows = rows_per_pass(self.objective.task, self.validation.schema, self.device)
         with torch.inference_mode():
-            for index in torch.arange(len(self.validation)).split(inference_batch_size(self.device)):
+            for index in torch.arange(len(self.validation)).split(rows):
                 for name, (total, counted) in self._validation_sums(index).items():
                     before = totals.get(name, (0.0, 0.0))
                     totals[name] = (before[0] + total, before[1] + counted)
@@ -155,12 +171,13 @@ class Trainer:
     def _validation_sums(self, index: Tensor) -> Sums:
         """The figures of some examples of the validation split, in a row, as sums."""
         rows, task = slice(int(index[0]), int(index[-1]) + 1), self.objective.task
-        outputs = self._forward(self.validation.inputs[rows])
+        inputs = self.validation.inputs[rows]
+        outputs = self._forward(inputs).outputs
         labels = self.validation.labels[rows].long().to(self.device)
         sums = {f"val_{name}": found for name, found in task.metrics(outputs, labels).items()}
-        if self.targets is not None:
+        if self.teachers is not None and "val" in self.teachers:
             output = outputs[task.output]
-            target = self.targets["val"](index, torch.zeros_like(index))
+            target = self.teachers["val"](index, torch.zeros_like(index), inputs).target
             divergence = float(kl_to_teacher(output._replace(values=output.values.double()), target))
             counted = float(output.values[..., 0].numel() if output.mask is None else output.mask.sum())
             sums["kl_to_teacher"] = (divergence * counted, counted)
@@ -170,6 +187,9 @@ class Trainer:
         """Everything that the rest of the run depends on: tensors, and what goes into JSON."""
         tensors = {f"weights.{name}": value for name, value in self.network.state_dict().items()}
         tensors |= {f"best.{name}": value for name, value in self.best_weights.items()}
+        tensors |= {f"objective.{name}": value for name, value in self.objective.modules.state_dict().items()}
+        if self._average is not None:
+            tensors |= {f"average.{name}": value for name, value in self._average.network.state_dict().items()}
         for index, entry in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in entry.items()}
         position = {"step": self.step, "sums": self._sums, "shares": self._shares, "reports": self.reports}
@@ -186,6 +206,9 @@ class Trainer:
             )
         self.network.load_state_dict(_under("weights.", tensors))
         self.best_weights = _under("best.", tensors)
+        self.objective.modules.load_state_dict(_under("objective.", tensors))
+        if self._average is not None:
+            self._average.network.load_state_dict(_under("average.", tensors))
         entries: dict[int, dict[str, Tensor]] = {}
         for name, value in _under("optimizer.", tensors).items():
             index, _, field = name.partition(".")
@@ -204,31 +227,37 @@ class Trainer:
     def _train_step(self, batch: Batch) -> None:
         settings = self.settings
         self._seed(step_seed(settings.seed, "step", self.step))
-        factor = lr_factor(
-            settings.schedule, self.step, settings.epochs * self.loader.num_batches, settings.warmup_fraction
-        )
+        num_steps = settings.epochs * self.loader.num_batches
+        factor = lr_factor(settings.schedule, self.step, num_steps, settings.warmup_fraction)
         for group in self.optimizer.param_groups:
             group["lr"] = settings.lr * factor
-        outputs = self._forward(batch.inputs)
-        target = (
-            self.targets["train"](batch.index, batch.view) if self.objective.needs_teacher and self.targets else None
-        )
+        answer = self._forward(batch.inputs, self._capture)
+        asked = self.teachers["train"] if self.teachers is not None and self.objective.needs_teacher else None
+        teacher = asked(batch.index, batch.view, batch.inputs) if asked is not None else None
         mixed = batch.mixed.to(self.device) if batch.mixed is not None else None
-        terms = self.objective(outputs, batch.labels.to(self.device), target, mixed)
+        moment = Moment(self.step / num_steps, self.step, batch.index)
+        terms = self.objective(answer, batch.labels.to(self.device), teacher, mixed, moment)
         if self._measures_shares():
             self._shares = gradient_shares(terms, self.parameters)
         self._check_finite(terms)
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(sum(terms.values(), torch.zeros((), device=self.device))).backward()
         self.scaler.unscale_(self.optimizer)
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, settings.clip_norm or math.inf)
-        if not self.scaler.is_enabled() and not math.isfinite(norm):
-            self._refuse("the gradient", "the sum of the terms", float(norm))
+        self._clip(self.parameters, "the sum of the terms")
+        if self._beside:  # by themselves: what a regressor needs must not shorten the student's step
+            self._clip(self._beside, "the objective's own parameters")
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.step += 1
+        if self._average is not None:
+            self._average.follow(self.network, self.step)
         for name, value in terms.items():
             self._sums[name] = self._sums.get(name, 0.0) + float(value.detach())
+
+    def _clip(self, parameters: list[nn.Parameter], what: str) -> None:
+        norm = torch.nn.utils.clip_grad_norm_(parameters, self.settings.clip_norm or math.inf)
+        if not self.scaler.is_enabled() and not math.isfinite(norm):
+            self._refuse("the gradient", what, float(norm))
 
     def _seed(self, seed: int) -> None:
         """As torch.manual_seed, which without a GPU spends a tenth of a small step on looking for one."""
@@ -236,11 +265,24 @@ class Trainer:
         if self.device.type == "cuda":
             torch.cuda.manual_seed(seed)
 
-    def _forward(self, inputs: Tensor) -> dict[str, Output]:
-        dtype = PRECISIONS[self.settings.precision]
+    def _forward(self, inputs: Tensor, capture: Capture | None = None) -> Answer:
+        """What the network says; with its layers, if a capture of them is given."""
+        dtype, inputs = PRECISIONS[self.settings.precision], inputs.to(self.device, non_blocking=True)
         with torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None):
-            outputs: dict[str, Output] = self.network(inputs.to(self.device, non_blocking=True))
-        return outputs
+            return capture.answer(inputs) if capture is not None else Answer(self.network(inputs), {})
+
+    def _fitted(self, objective: Objective) -> Objective:
+        """With what compares the layers that the network has and the teacher gives, on the device."""
+        if self._capture is None or self.teachers is None:
+            return objective
+        self.network.eval()
+        with torch.no_grad():
+            layers = self._forward(self.validation.inputs[:2], self._capture).layers
+        shapes = {name: tuple(values.shape[1:]) for name, values in layers.items()}
+        seed, num_examples = step_seed(self.settings.seed, "objective"), len(self.loader.examples)
+        fitted = objective.fitted(shapes, self.teachers["train"].layer_shapes, num_examples, seed)
+        fitted.modules.to(self.device)
+        return fitted
 
     def _measures_shares(self) -> bool:
         """At the first step of epochs 0, 1, 2, 4, 8 …: often enough to see a term that does nothing, at little cost."""
@@ -264,6 +306,11 @@ class Trainer:
 
     def _weights(self) -> dict[str, Tensor]:
         return {name: value.detach().clone() for name, value in self.network.state_dict().items()}
+
+
+def best_device() -> torch.device:
+    """Where a network of this process is trained."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def without_timing(report: EpochReport) -> EpochReport:

@@ -11,9 +11,12 @@ from distill_platform.cache.bits import (
     Widths,
     pack,
     pack_nibbles,
+    pack_trits,
     packed_size_bytes,
+    trits_size_bytes,
     unpack,
     unpack_nibbles,
+    unpack_trits,
     width_for,
 )
 
@@ -56,11 +59,23 @@ def test_nibbles_are_integers_of_four_bits(codes: list[int]) -> None:
         assert torch.equal(packed, pack(values, (4,) * len(codes)))
 
 
+@given(st.lists(st.integers(0, 2), max_size=33))
+def test_trits_are_digits_of_base_three_five_to_a_byte(trits: list[int]) -> None:
+    values = torch.tensor([trits, trits[::-1]], dtype=torch.int64).reshape(2, len(trits))
+    packed = pack_trits(values)
+    assert packed.dtype == torch.uint8
+    assert packed.shape == (2, trits_size_bytes(len(trits))) == (2, -(-len(trits) // 5))
+    assert torch.equal(unpack_trits(packed, len(trits)), values)
+    for byte, first in zip(packed[0].tolist(), range(0, len(trits), 5), strict=True):
+        assert byte == sum(trit * 3**place for place, trit in enumerate(trits[first : first + 5]))
+
+
 def test_leading_axes_stay() -> None:
     values = torch.arange(2 * 3 * 5).reshape(2, 3, 5)
     packed = pack(values, (17,) * 5)
     assert packed.shape == (2, 3, 11)
     assert torch.equal(unpack(packed, (17,) * 5), values)
+    assert torch.equal(unpack_trits(pack_trits(values % 3), 5), values % 3)
 
 
 @pytest.mark.parametrize(

@@ -23,8 +23,10 @@ def demand(*temperatures: float, accepts: tuple[Any, ...] = ANY) -> list[Demand]
         (10, demand(1.0), "dense", 20),
         (100, demand(1.0), "topk", 27),
         (100, demand(1.0, 2.0), "topk", 27),
-        (100, demand(1.0, 4.0), "onebit", 28),
-        (100, demand(1.0, 8.0), "int4", 54),
+        (100, demand(1.0, 4.0), "ternary", 28),
+        (100, demand(1.0, 8.0), "ternary", 28),
+        (32, demand(1.0), "ternary", 14),
+        (128, demand(8.0), "ternary", 34),
         (100, demand(1.0, 9.0), "dense", 200),
         (100, demand(0.5), "dense", 200),
         (1000, demand(1.0, 2.0), "dense", 2000),
@@ -64,7 +66,7 @@ def test_keep_is_the_codecs_own_number_or_what_there_is() -> None:
     assert choose_encoding(100, (), codec="dense").keep == 0
 
 
-@pytest.mark.parametrize("codec", ["topk", "sampled", "onebit", "auto"])
+@pytest.mark.parametrize("codec", ["topk", "sampled", "ternary", "auto"])
 def test_a_keep_that_leaves_no_class_out_is_refused(codec: str) -> None:
     with pytest.raises(InputError, match=r"cache.keep is 100, but there are 100 classes; wanted 1 to 99"):
         choose_encoding(100, demand(1.0), codec=codec, keep=100)

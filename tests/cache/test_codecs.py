@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import statistics
 import zlib
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from distill_platform.cache import CODECS, DenseTarget, Encoding, SampledTarget, Target, TopKTarget, choose_encoding
 from distill_platform.cache.codecs import Columns
 from distill_platform.data.draws import U64, mix
-from distill_platform.errors import CacheMismatch
+from distill_platform.errors import CacheMismatch, FormatError
 
 OF_LOGITS = [name for name, codec in CODECS.items() if codec.source == "logits"]
 WIDTHS = {
     "dense": (200, 26_000),
     "planes": (200, 26_000),
     "int4": (54, 6504),
-    "onebit": (28, 1644),
+    "ternary": (28, 2612),
     "topk": (27, 34),
     "sampled": (16, 25),
 }
@@ -34,13 +37,13 @@ def streams(count: int) -> U64:
     return mix(np.arange(count, dtype=np.uint64))
 
 
-def encode(name: str, values: Tensor, **settings: int) -> tuple[Columns, Encoding]:
-    encoding = choose_encoding(values.shape[-1], (), codec=name, **settings)  # type: ignore[arg-type]
+def encode(name: str, values: Tensor, **options: int) -> tuple[Columns, Encoding]:
+    encoding = choose_encoding(values.shape[-1], (), codec=name, **options)  # type: ignore[arg-type]
     return CODECS[name].encode(values, encoding, streams(len(values))), encoding
 
 
-def stored(name: str, values: Tensor, **settings: int) -> Target:
-    columns, encoding = encode(name, values, **settings)
+def stored(name: str, values: Tensor, **options: int) -> Target:
+    columns, encoding = encode(name, values, **options)
     return CODECS[name].decode({key: torch.from_numpy(column) for key, column in columns.items()}, encoding, {})
 
 
@@ -145,17 +148,68 @@ def test_topk_keeps_the_largest_and_sums_up_the_others(num_classes: int) -> None
         )
 
 
-@pytest.mark.parametrize("num_classes", [6, 100])
-def test_onebit_keeps_the_largest_and_puts_the_others_at_the_mean_of_their_side(num_classes: int) -> None:
-    values = logits(15, num_classes)
-    target = stored("onebit", values)
+def three_levels(row: list[float], keep: int) -> tuple[list[float], float]:
+    """Depths below the largest as `ternary` has them before it rounds any, and the deepest level; fp64."""
+    depths = [max(row) - value for value in row]
+    ranked = sorted(range(len(row)), key=lambda place: depths[place])
+    others = [depths[place] for place in ranked[keep:]]
+    mean = statistics.fmean(others)
+    deviation = statistics.pstdev(others)
+    groups: list[list[float]] = [[], [], []]
+    for depth in others:
+        groups[(depth >= mean - 0.612 * deviation) + (depth > mean + 0.612 * deviation)].append(depth)
+    between = sum(len(group) * (statistics.fmean(group) - mean) ** 2 for group in groups if group) / len(others)
+    spread = deviation**2 / between if between else 0.0
+    decoded = list(depths)
+    for group in filter(None, groups):
+        level = mean + spread * (statistics.fmean(group) - mean)
+        for place in ranked[keep:]:
+            if depths[place] in group:
+                decoded[place] = max(level, 0.0)
+    return decoded, max(decoded)
+
+
+@settings(deadline=None)
+@given(st.integers(2, 130), st.integers(0, 2**16), st.sampled_from([0.05, 1.0, 4.0, 300.0]))
+def test_ternary_keeps_the_largest_and_spreads_three_levels_of_the_others(
+    num_classes: int, seed: int, spread: float
+) -> None:
+    """Within half a step of a depth: 2 / 31 of the deepest, near the largest less, and 1 / 128 of that itself."""
+    values = logits(3, num_classes, seed=seed, spread=spread)
+    target = stored("ternary", values)
     assert isinstance(target, DenseTarget)
-    for row, decoded in zip(values.double(), target.logits.double(), strict=True):
-        kept = row >= row.topk(4).values[-1]
-        assert torch.allclose(decoded[kept], row[kept], rtol=1e-3, atol=1e-2)
-        others, upper = row[~kept], row[~kept] > row[~kept].mean()
-        wanted = torch.where(upper, others[upper].mean(), others[~upper].mean())
-        assert torch.allclose(decoded[~kept], wanted, rtol=1e-3, atol=1e-2)
+    assert torch.allclose(target.logits.mean(-1), torch.zeros(3), atol=1e-5 * spread)
+    for row, decoded in zip(values.double().tolist(), target.logits.double().tolist(), strict=True):
+        wanted, deepest = three_levels(row, min(4, num_classes - 1))
+        for want, got in zip(wanted, (max(decoded) - value for value in decoded), strict=True):
+            share = min(1.0, want / deepest) ** 0.5
+            assert abs(got - want) <= deepest * (share / 31 + 1 / 31**2 + 1 / 64) + 1e-4
+
+
+def test_levels_of_ternary_are_the_logits_in_the_mean() -> None:
+    """Where levels were the means of their classes, a line through (logit, decoded) would rise by a fifth less."""
+    values = logits(2000, 100)
+    target = stored("ternary", values)
+    assert isinstance(target, DenseTarget)
+    others = values < values.topk(4).values[:, -1:]
+    exact, decoded = values[others].double(), target.logits[others].double()
+    slope = ((exact - exact.mean()) * (decoded - decoded.mean())).sum() / (exact - exact.mean()).square().sum()
+    assert slope.item() == pytest.approx(1.0, abs=0.02)
+
+
+@pytest.mark.parametrize("num_classes", [2, 5, 100])
+def test_ternary_of_logits_that_are_equal_or_far_below(num_classes: int) -> None:
+    equal = torch.full((2, num_classes), 2.5)
+    below = torch.cat((torch.zeros(2, 1), torch.full((2, num_classes - 1), -400.0)), -1)
+    for values in (equal, below):
+        target = stored("ternary", values)
+        assert isinstance(target, DenseTarget)
+        assert torch.allclose(target.logits, values - values.mean(-1, keepdim=True), atol=1e-3)
+
+
+def test_a_codec_that_was_removed_says_that_the_cache_is_to_be_built_again() -> None:
+    with pytest.raises(FormatError, match="codec onebit is not read any more; build the cache again, with codec ter"):
+        Encoding("onebit", 100, keep=4)
 
 
 def test_topk_holds_a_tail_far_below() -> None:

@@ -30,7 +30,8 @@ from distill_platform.storage import LocalStorage
 from distill_platform.sweep.trial import TrainingData, TrialJob
 from distill_platform.tasks import TASKS
 from distill_platform.teacher import train_teacher
-from distill_platform.train import Trainer
+from distill_platform.train import CachedTeacher, Trainer
+from distill_platform.train.teaching import Teaching
 from tests.factory import make_data, settings
 
 NUM_EXAMPLES, NUM_CLASSES = 203, 3
@@ -142,7 +143,7 @@ def train(loader: Loader, examples: Examples, data: Artifact, targets: CachedTar
     model = SavedModel(
         "mlp", {"hidden": [8]}, schema.input, schema.class_names, Standardize.of(schema), "classification"
     )
-    both = {"train": targets, "val": open_targets(cache, data, "val", validation)}
+    both = {"train": CachedTeacher(targets), "val": CachedTeacher(open_targets(cache, data, "val", validation))}
     objective = Objective.of(
         TASKS["classification"], {"task": {"weight": 0.3}, "soft_targets": {"weight": 0.7, "temperature": 2.0}}
     )
@@ -224,16 +225,15 @@ def test_members_and_teachers_train_by_the_order_of_their_settings(
     workspace: LocalStorage, data: Artifact, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     views = views_of(3)
-    job = TrialJob(
-        data, make_cache(workspace, data, views), {}, views, "classification", "val_accuracy", (), workspace, 1
-    )
+    teaching = Teaching({"teacher": make_cache(workspace, data, views)})
+    job = TrialJob(data, teaching, {}, views, "classification", "val_accuracy", (), workspace, 1)
     members = [TrainingData.open(job, make_order(order, 4096)) for order in ("global", "windowed")]
     assert [member.readers for member in members] == [
-        (members[0].targets,),
-        (members[1].examples.inputs, members[1].targets),
+        (members[0].teacher,),
+        (members[1].examples.inputs, members[1].teacher),
     ]
     index = torch.arange(50)
-    mapped, pooled = (member.targets for member in members)
+    mapped, pooled = (member.teacher and member.teacher.targets for member in members)
     assert mapped is not None
     assert pooled is not None
     assert isinstance(pooled.rows, EpochRows)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import json
 import struct
+import wave
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
+
+from distill_platform.artifact import Artifact, Draft, produce
+from distill_platform.data.prepare import prepare_examples
+from distill_platform.storage import LocalStorage
 
 HASH = {"by": "hash", "val": 0.25, "test": 0.25}
 
@@ -69,3 +75,52 @@ def write_images(folder: Path, per_class: int = 30) -> Path:
             pixels = rng.integers(0, 256, (5, 7), dtype=np.uint8)
             Image.fromarray(pixels).save(folder / name / f"{number:02d}.png")
     return folder
+
+
+def write_wavs(folder: Path, per_class: int = 20, rate: int = 8000) -> Path:
+    """Sounds of two classes, 30 to 60 samples each, one folder per class."""
+    rng = np.random.default_rng(3)
+    for name in ("high", "low"):
+        (folder / name).mkdir(parents=True)
+        for number in range(per_class):
+            samples = rng.integers(-9000, 9000, rng.integers(30, 61)).astype("<i2")
+            write_wav(folder / name / f"{number:02d}.wav", samples, rate)
+    return folder
+
+
+def write_wav(path: Path, samples: np.ndarray, rate: int = 8000) -> None:
+    """Samples `[n]` or `[n, channels]`, uint8 or int16, as a WAV file."""
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1 if samples.ndim == 1 else samples.shape[1])
+        file.setsampwidth(samples.itemsize)
+        file.setframerate(rate)
+        file.writeframes(samples.tobytes())
+
+
+def write_tokenizer(folder: Path, end_of_text: str = "<|end|>", vocab_size: int = 300) -> str:
+    """A byte-level BPE tokenizer of the Hugging Face form, trained on a few words; gives its name."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size, special_tokens=["<|end|>"], initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train_from_iterator(["the cat sat on the mat and the hat", "größer als die Katze 😀"] * 9, trainer)
+    tokenizer.enable_truncation(4)
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": end_of_text}))
+    return f"hf:{folder}"
+
+
+def prepared(folder: Path, source: str, **options: Any) -> Artifact:
+    """A prepared data artifact in a workspace `folder`, split by hash if nothing else is said."""
+    given = {"split": HASH, "seed": 0, **options}
+
+    def body(draft: Draft) -> None:
+        prepare_examples(draft.folder, source, **given)
+
+    return produce(LocalStorage(folder), "prepare", 1, {}, {"source": "test"}, body)[0]

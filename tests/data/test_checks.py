@@ -151,8 +151,8 @@ def test_tables_of_other_columns_than_the_first_are_named(tmp_path: Path) -> Non
         ({}, "data.label has to name the label's column; it has name, age, height, kind"),
         ({"label": "kinds"}, "there is no column 'kinds', named by data.label; did you mean 'kind'?"),
         ({"label": "kind", "group": "herd"}, "there is no column 'herd', named by data.group; it has age, height"),
-        ({"label": "kind", "input": "name"}, "column 'name' has the type string; wanted encoded images (binary)"),
-        ({"label": "kind", "channels": 3}, "data.image_size and data.channels need data.input"),
+        ({"label": "kind", "input": "age"}, "column 'age' has the type double; wanted encoded images (binary), text,"),
+        ({"label": "kind", "channels": 3}, "the column of images, texts or sounds, has no use for data.channels"),
         ({"label": "kind", "split": {"by": "sources", "val": 0.1}}, "no test split of its own; name the test source"),
     ],
 )
@@ -195,7 +195,7 @@ def test_npz_arrays_that_do_not_fit(tmp_path: Path) -> None:
     np.savez(path, x=np.zeros((5, 2)), y=np.zeros(4))
     assert "arrays differ in length: x (5,), y (4,)" in refusal(tmp_path, str(path))
     np.savez(path, x=np.zeros((5, 2, 2), np.int64), y=np.zeros(5))
-    assert "x is int64 of shape [5, 2, 2]; wanted [N, F] numbers, or images" in refusal(tmp_path, str(path))
+    assert "x is int64 of shape [5, 2, 2]; wanted [N, F] numbers, images" in refusal(tmp_path, str(path))
     np.savez(path, inputs=np.zeros((5, 2)), y=np.zeros(5))
     assert "there is no column 'x', named by data.input; it has inputs, y" in refusal(tmp_path, str(path))
     np.savez(path, x=np.zeros((5, 2)), y=np.array([None] * 5, object))

@@ -220,6 +220,8 @@ def test_the_fingerprint_follows_content_and_options_alone(tmp_path: Path) -> No
     assert digest(one) == digest(same)
     assert digest(one) != digest(one, seed=1)
     assert digest(one) != digest(one, label="age")
+    assert digest(one, transfer=one) == digest(one, transfer=same)
+    assert len({digest(one), digest(one, transfer=one), digest(one, transfer="sklearn:wine")}) == 3
     before = digest(one)
     write_csv(tmp_path / "t.csv", tabular(seed=5))
     assert digest(one) != before
@@ -229,13 +231,13 @@ def test_the_fingerprint_follows_content_and_options_alone(tmp_path: Path) -> No
 def test_plan_learns_sizes_without_reading_inputs(tmp_path: Path) -> None:
     sources = {"split": {"by": "sources", "val": 0.1}}
     np.savez(tmp_path / "f.npz", x=np.zeros((30, 6)), y=np.arange(30) % 3)
-    assert describe_source("sklearn:digits", split=HASH) == (1797, (8, 8, 1), 10)
-    assert describe_source(write_idx(tmp_path / "idx"), **sources) == (120, (6, 5, 1), 4)
-    assert describe_source(str(tmp_path / "f.npz"), split=HASH) == (30, (6,), 3)
+    assert describe_source("sklearn:digits", split=HASH) == (1797, (8, 8, 1), 10, 0)
+    assert describe_source(write_idx(tmp_path / "idx"), **sources) == (120, (6, 5, 1), 4, 0)
+    assert describe_source(str(tmp_path / "f.npz"), split=HASH) == (30, (6,), 3, 0)
     table = write_parquet(tmp_path / "t.parquet", tabular())
-    assert describe_source(table, label="kind", split=HASH) == (120, (2,), 3)
-    assert describe_source(write_csv(tmp_path / "t.csv", tabular()), label="kind", split=HASH) == (None, (2,), None)
-    assert describe_source(f"images:{write_images(tmp_path / 'i')}", split=HASH) == (60, (5, 7, 1), 2)
+    assert describe_source(table, label="kind", split=HASH) == (120, (2,), 3, 0)
+    assert describe_source(write_csv(tmp_path / "t.csv", tabular()), label="kind", split=HASH) == (None, (2,), None, 0)
+    assert describe_source(f"images:{write_images(tmp_path / 'i')}", split=HASH) == (60, (5, 7, 1), 2, 0)
 
 
 def test_statistics_do_not_lose_digits_far_from_zero() -> None:

@@ -15,7 +15,7 @@ from distill_platform.data.blocks import Block, ReadOptions, Source
 from distill_platform.data.prepare import prepare_examples, source_fingerprint
 from distill_platform.data.sources import open_source
 from distill_platform.storage import open_storage
-from tests.data.small_files import HASH, tabular, write_csv, write_idx, write_images, write_parquet
+from tests.data.small_files import HASH, tabular, write_csv, write_idx, write_images, write_parquet, write_wavs
 
 
 def blocks(source: str, **options: Any) -> tuple[Source, list[Block]]:
@@ -132,6 +132,10 @@ def test_sources_on_s3_give_the_same_schema_and_fingerprint_as_local_ones(tmp_pa
     write_images(tmp_path / "images", per_class=10)
     write_parquet(tmp_path / "t.parquet", tabular())
     write_csv(tmp_path / "t.csv.gz", tabular())
+    write_wavs(tmp_path / "wavs", per_class=10)
+    (tmp_path / "documents").mkdir()
+    for number in range(9):
+        (tmp_path / "documents" / f"{number}.txt").write_text(f"document {number} " * 30)
     store = open_storage(bucket)
     for path in tmp_path.rglob("*"):
         if path.is_file():
@@ -142,6 +146,8 @@ def test_sources_on_s3_give_the_same_schema_and_fingerprint_as_local_ones(tmp_pa
         "images:{}/images": {"split": {"by": "hash", "val": 0.3, "test": 0.3}},
         "{}/t.parquet": {"label": "kind", "split": HASH},
         "{}/t.csv.gz": {"label": "kind", "split": HASH},
+        "audio:{}/wavs": {"split": {"by": "hash", "val": 0.3, "test": 0.3}},
+        "text:{}/documents": {"length": 4, "split": {"by": "hash", "val": 0.3, "test": 0.3}},
     }.items():
         here, there = name.format(tmp_path), name.format(bucket)
         (tmp_path / "out").mkdir(exist_ok=True)

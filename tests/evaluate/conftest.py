@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 
 from distill_platform.evaluate.evaluation import Evaluation, ModelResult
+from distill_platform.evaluate.measures import TOKENS
 
 MakeResult = Callable[..., ModelResult]
 
@@ -34,7 +36,7 @@ def make_result(labels: np.ndarray) -> MakeResult:
         fields: dict[str, object] = {
             "name": name,
             "digest": f"{name}-digest",
-            "logits": logits_with_errors(labels, 4, np.arange(num_wrong), seed=len(name)),
+            "answers": logits_with_errors(labels, 4, np.arange(num_wrong), seed=len(name)),
             "num_parameters": 1_000,
             "size_bytes": 4_000,
             "latency_ms": tuple(1.0 + 0.001 * call for call in range(200)),
@@ -61,4 +63,41 @@ def evaluation(labels: np.ndarray, make_result: MakeResult) -> Evaluation:
         batch_size=32,
         hardware="a test machine",
         models=models,
+    )
+
+
+@pytest.fixture
+def grouped(evaluation: Evaluation) -> Evaluation:
+    """As `evaluation`, its first 100 examples from the south, the others from the north."""
+    return dataclasses.replace(
+        evaluation, subgroups=(np.arange(400) >= 100).astype(np.int64), subgroup_names=("south", "north")
+    )
+
+
+@pytest.fixture
+def token_evaluation() -> Evaluation:
+    """Three language models on 60 blocks of 50 tokens, of 4 bytes each; the student loses 2% to the teacher."""
+    rng = np.random.default_rng(0)
+    loss = rng.normal(1.5, 0.1, 60)
+    right = rng.binomial(50, 0.6, 60)
+
+    def result(name: str, more: float, kl: float) -> ModelResult:
+        sums = np.stack([50 * (loss + more), right, right, np.full(60, 50 * kl)], axis=1)
+        by_position = tuple(2.0 + more - 0.01 * position for position in range(50))
+        return ModelResult(name, f"{name}-digest", sums, 1_000, 4_000, (1.0,) * 200, by_position)
+
+    return Evaluation(
+        ids=[f"block-{row}" for row in range(60)],
+        labels=np.tile([50, 200], (60, 1)),
+        class_names=tuple("abcde"),
+        data_digest="data-digest",
+        threads=1,
+        batch_size=1,
+        hardware="a test machine",
+        models={
+            "teacher": result("teacher", 0.0, 0.0),
+            "baseline": result("baseline", 0.1, 0.2),
+            "student": result("student", 0.02, 0.05),
+        },
+        measures=TOKENS,
     )

@@ -11,6 +11,7 @@ from scipy.stats import beta, norm
 from distill_platform.evaluate.bounds import (
     ONE_SIDED_95,
     TWO_SIDED_95,
+    clustered_proportion_interval,
     difference_interval,
     metric_intervals,
     paired_difference_interval,
@@ -18,6 +19,7 @@ from distill_platform.evaluate.bounds import (
     quantile_interval,
     samples_needed,
 )
+from distill_platform.evaluate.measures import CLASSES
 from distill_platform.evaluate.metrics import METRICS
 
 
@@ -103,7 +105,7 @@ def test_bootstrap_bound_of_macro_recall_is_wrong_one_time_in_20_at_most(accurac
     wrong = 0
     for _ in range(simulations):
         logits = predictions(labels, rng.random(200) < accuracy, 4)
-        bound = metric_intervals(["macro_recall"], labels, logits, ONE_SIDED_95)["macro_recall"].lower
+        bound = metric_intervals(CLASSES, ["macro_recall"], labels, logits, ONE_SIDED_95)["macro_recall"].lower
         wrong += bound > accuracy
     assert wrong / simulations <= monte_carlo_limit(0.05, simulations)
     assert accuracy > 0.95 or wrong > 0
@@ -115,7 +117,7 @@ def test_bootstrap_bound_of_log_loss_covers_its_true_value() -> None:
     for _ in range(simulations):
         probability = rng.uniform(0.2, 0.9, 200)  # of the label: -log has the mean below
         logits = np.stack([np.log(probability), np.log(1 - probability)], axis=1)
-        bound = metric_intervals(["log_loss"], np.zeros(200, np.int64), logits, ONE_SIDED_95)["log_loss"].upper
+        bound = metric_intervals(CLASSES, ["log_loss"], np.zeros(200, np.int64), logits, ONE_SIDED_95)["log_loss"].upper
         truth = -((0.9 * math.log(0.9) - 0.9) - (0.2 * math.log(0.2) - 0.2)) / 0.7
         missed += bound < truth
     assert missed / simulations <= monte_carlo_limit(0.06, simulations)  # a percentile interval is approximate
@@ -130,14 +132,14 @@ def test_metric_interval_agrees_with_resampling_one_example_at_a_time(name: str)
         chosen = rng.integers(400, size=400)
         values.append(METRICS[name].function(labels[chosen], logits[chosen]))
     expected = np.quantile(values, [0.025, 0.975])
-    found = metric_intervals([name], labels, logits, TWO_SIDED_95)[name]
+    found = metric_intervals(CLASSES, [name], labels, logits, TWO_SIDED_95)[name]
     assert found == pytest.approx(tuple(expected), abs=0.15 * (expected[1] - expected[0]) + 1 / 400)
 
 
 @pytest.mark.parametrize("name", ["macro_f1", "macro_recall", "macro_precision"])
 def test_a_model_without_a_fault_is_bounded_like_an_exact_proportion(name: str) -> None:
     labels = np.arange(60) % 3
-    found = metric_intervals([name], labels, predictions(labels, np.full(60, True), 3), ONE_SIDED_95)[name]
+    found = metric_intervals(CLASSES, [name], labels, predictions(labels, np.full(60, True), 3), ONE_SIDED_95)[name]
     assert found.upper == 1
     assert found.lower == pytest.approx(0.05 ** (1 / 60), abs=0.01)
 
@@ -146,24 +148,24 @@ def test_a_model_without_a_fault_is_bounded_like_an_exact_proportion(name: str) 
 def test_metric_interval_holds_the_measured_value_and_is_the_same_again(name: str) -> None:
     rng, labels = np.random.default_rng(5), np.arange(90) % 3
     logits = rng.normal(size=(90, 3)) + predictions(labels, rng.random(90) < 0.9, 3)
-    found = metric_intervals([name], labels, logits, TWO_SIDED_95)
+    found = metric_intervals(CLASSES, [name], labels, logits, TWO_SIDED_95)
     assert found[name].lower <= METRICS[name].function(labels, logits) <= found[name].upper
-    assert found == metric_intervals([name], labels, logits, TWO_SIDED_95)
+    assert found == metric_intervals(CLASSES, [name], labels, logits, TWO_SIDED_95)
 
 
 def test_intervals_do_not_depend_on_how_many_weights_are_held_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     rng, labels = np.random.default_rng(6), np.arange(90) % 3
     logits = rng.normal(size=(90, 3))
-    at_once = metric_intervals(METRICS, labels, logits, TWO_SIDED_95)
+    at_once = metric_intervals(CLASSES, METRICS, labels, logits, TWO_SIDED_95)
     monkeypatch.setattr("distill_platform.evaluate.bounds.CHUNK_WEIGHTS", 1_000)
-    assert metric_intervals(METRICS, labels, logits, TWO_SIDED_95) == at_once
+    assert metric_intervals(CLASSES, METRICS, labels, logits, TWO_SIDED_95) == at_once
 
 
 def test_accuracy_difference_is_tangos() -> None:
     labels = np.arange(100) % 4
     ours, theirs = np.arange(100) >= 12, (np.arange(100) >= 15) | (np.arange(100) < 5)
     found = difference_interval(
-        "accuracy", labels, predictions(labels, ours, 4), predictions(labels, theirs, 4), 1.0, ONE_SIDED_95
+        CLASSES, "accuracy", labels, predictions(labels, ours, 4), predictions(labels, theirs, 4), 1.0, ONE_SIDED_95
     )
     assert found == paired_difference_interval(3, 5, 100, ONE_SIDED_95)
 
@@ -173,26 +175,28 @@ def test_paired_bootstrap_is_narrower_than_models_taken_apart_and_agrees_with_ta
     ours = rng.random(400) < 0.8
     theirs = np.where(np.arange(400) < 8, ~ours, ours)
     first, second = predictions(labels, ours, 4), predictions(labels, theirs, 4)
-    paired = difference_interval("macro_recall", labels, first, second, 1.0, ONE_SIDED_95)
-    alone = metric_intervals(["macro_recall"], labels, first, ONE_SIDED_95)["macro_recall"]
+    paired = difference_interval(CLASSES, "macro_recall", labels, first, second, 1.0, ONE_SIDED_95)
+    alone = metric_intervals(CLASSES, ["macro_recall"], labels, first, ONE_SIDED_95)["macro_recall"]
     assert paired.upper - paired.lower < 0.6 * (alone.upper - alone.lower)
-    exact = difference_interval("accuracy", labels, first, second, 1.0, ONE_SIDED_95)
+    exact = difference_interval(CLASSES, "accuracy", labels, first, second, 1.0, ONE_SIDED_95)
     assert paired == pytest.approx(exact, abs=0.006)
 
 
 def test_difference_with_a_factor_is_that_share_of_the_other_model() -> None:
     rng, labels = np.random.default_rng(8), np.arange(400) % 4
     logits = rng.normal(size=(400, 4))
-    found = difference_interval("log_loss", labels, logits, logits, 0.5, ONE_SIDED_95)
-    alone = metric_intervals(["log_loss"], labels, logits, ONE_SIDED_95)["log_loss"]
+    found = difference_interval(CLASSES, "log_loss", labels, logits, logits, 0.5, ONE_SIDED_95)
+    alone = metric_intervals(CLASSES, ["log_loss"], labels, logits, ONE_SIDED_95)["log_loss"]
     assert found == pytest.approx((alone.lower / 2, alone.upper / 2), rel=1e-6)
 
 
 def test_logits_that_are_not_finite_have_no_bound() -> None:
     labels, good = np.array([0, 1]), np.eye(2)
     bad = np.array([[1.0, math.nan], [0.0, 1.0]])
-    assert all(math.isnan(end) for ends in metric_intervals(METRICS, labels, bad, 0.9).values() for end in ends)
-    assert all(math.isnan(end) for end in difference_interval("accuracy", labels, good, bad, 1.0, 0.9))
+    assert all(
+        math.isnan(end) for ends in metric_intervals(CLASSES, METRICS, labels, bad, 0.9).values() for end in ends
+    )
+    assert all(math.isnan(end) for end in difference_interval(CLASSES, "accuracy", labels, good, bad, 1.0, 0.9))
     assert all(math.isnan(end) for end in quantile_interval([1.0, math.nan], 0.5, 0.9))
     assert all(math.isnan(end) for end in quantile_interval([], 0.5, 0.9))
 
@@ -213,3 +217,38 @@ def test_quantile_bound_is_infinite_for_one_sample_fewer_than_needed() -> None:
     samples = [float(call) for call in range(59)]
     assert quantile_interval(samples, 0.95, ONE_SIDED_95).upper == 58
     assert quantile_interval(samples[:-1], 0.95, ONE_SIDED_95).upper == math.inf
+
+
+def residuals(right: np.ndarray, size: int) -> float:
+    return float(((right - right.mean()) ** 2).sum()) if size else 0.0
+
+
+def test_a_share_of_clustered_trials_is_clopper_and_pearsons_where_trials_are_their_own_clusters() -> None:
+    found = clustered_proportion_interval(350, 360, 360, 350 * 10 / 360, ONE_SIDED_95)
+    assert found == proportion_interval(350, 360, ONE_SIDED_95)
+
+
+def test_a_share_of_clusters_that_are_all_right_or_all_wrong_counts_the_clusters() -> None:
+    # 40 clusters of 25 that agree within: as much evidence as 40 trials, but for the degrees of freedom
+    found = clustered_proportion_interval(30 * 25, 1_000, 40, 30 * (6.25**2) + 10 * (18.75**2), ONE_SIDED_95)
+    alone = proportion_interval(30, 40, ONE_SIDED_95)
+    assert found == pytest.approx(alone, abs=0.01)
+    assert found.lower < alone.lower
+
+
+def test_the_bound_of_a_clustered_share_is_wrong_one_time_in_twenty_at_most_and_a_plain_one_more_often() -> None:
+    rng, simulations, missed, plain = np.random.default_rng(10), 300, 0, 0
+    for _ in range(simulations):
+        right = rng.binomial(50, rng.beta(6, 4, size=60))
+        counts = (int(right.sum()), 3_000)
+        missed += clustered_proportion_interval(*counts, 60, residuals(right, 50), ONE_SIDED_95).lower > 0.6
+        plain += proportion_interval(*counts, ONE_SIDED_95).lower > 0.6
+    assert missed / simulations <= monte_carlo_limit(0.05, simulations)
+    assert plain / simulations > 0.2
+
+
+def test_one_cluster_says_nothing_and_a_faultless_teacher_is_as_sure_as_its_clusters_are_many() -> None:
+    assert clustered_proportion_interval(90, 100, 1, 0.0, ONE_SIDED_95) == (0, 1)
+    assert clustered_proportion_interval(0, 0, 0, 0.0, ONE_SIDED_95) == (0, 1)
+    found = clustered_proportion_interval(1_000, 1_000, 20, 0.0, ONE_SIDED_95)
+    assert 0.8 < found.lower < 0.05 ** (1 / 20)

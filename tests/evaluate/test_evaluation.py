@@ -12,6 +12,7 @@ from distill_platform.artifact import Artifact, produce
 from distill_platform.errors import Corrupt, FormatError
 from distill_platform.evaluate.bounds import TWO_SIDED_95, proportion_interval
 from distill_platform.evaluate.evaluation import DESCRIPTION, PREDICTIONS, Evaluation, table
+from distill_platform.evaluate.measures import TOKENS
 from distill_platform.storage import LocalStorage
 
 
@@ -24,7 +25,7 @@ def test_an_evaluation_comes_back_as_it_was_saved(evaluation: Evaluation, tmp_pa
     loaded = Evaluation.load(committed(evaluation, tmp_path))
     assert list(loaded.models) == ["teacher", "baseline", "student"]  # in their order
     for name, model in evaluation.models.items():
-        assert np.array_equal(loaded.models[name].logits, model.logits)
+        assert np.array_equal(loaded.models[name].answers, model.answers)
         assert loaded.models[name].latency_ms == model.latency_ms
         assert loaded.models[name].digest == model.digest
     assert np.array_equal(loaded.labels, evaluation.labels)
@@ -50,7 +51,7 @@ def test_an_evaluation_of_another_format_is_refused(evaluation: Evaluation, tmp_
         path.write_text(json.dumps({**json.loads(path.read_text()), "format": 99}))
 
     artifact, _ = produce(LocalStorage(tmp_path), "evaluate", 1, {}, {}, body)
-    with pytest.raises(FormatError, match="has format 99, this release reads 1; run the evaluate step again"):
+    with pytest.raises(FormatError, match="has format 99, this release reads 1 and 2; run the evaluate step again"):
         Evaluation.load(artifact)
 
 
@@ -67,9 +68,9 @@ def test_table_gives_every_figure_that_people_ask_for(evaluation: Evaluation) ->
 
 def test_no_nan_reaches_json(evaluation: Evaluation, tmp_path: Path) -> None:
     student = evaluation.models["student"]
-    logits = student.logits.copy()
+    logits = student.answers.copy()
     logits[3, 1] = math.nan
-    broken = dataclasses.replace(student, logits=logits, latency_ms=())
+    broken = dataclasses.replace(student, answers=logits, latency_ms=())
     broken_evaluation = dataclasses.replace(evaluation, models={**evaluation.models, "student": broken})
     row = table(broken_evaluation)[-1]
     assert row["accuracy"] is None
@@ -80,3 +81,28 @@ def test_no_nan_reaches_json(evaluation: Evaluation, tmp_path: Path) -> None:
     saved = json.loads((tmp_path / DESCRIPTION).read_text())
     assert saved["summary"]["student"]["macro_f1"] == {"value": None, "lower": None, "upper": None}
     assert saved["summary"]["teacher"]["macro_f1"]["value"] == pytest.approx(0.975, abs=0.002)
+
+
+def test_an_evaluation_of_tokens_comes_back_as_it_was_saved(token_evaluation: Evaluation, tmp_path: Path) -> None:
+    models = dict(token_evaluation.models)
+    models["student"] = dataclasses.replace(models["student"], loss_by_position=(1.5, math.nan))
+    given = dataclasses.replace(
+        token_evaluation, models=models, subgroups=np.arange(60) % 2, subgroup_names=("prose", "verse")
+    )
+    loaded = Evaluation.load(committed(given, tmp_path))
+    assert loaded.measures is TOKENS
+    assert np.array_equal(loaded.labels, given.labels)
+    assert np.array_equal(loaded.models["student"].answers, given.models["student"].answers)
+    assert loaded.models["student"].loss_by_position == (1.5, pytest.approx(math.nan, nan_ok=True))
+    assert loaded.groups.keys() == {"prose", "verse"}
+    assert table(loaded) == table(given)
+    assert {"perplexity", "bits_per_byte", "worst_group_perplexity"} <= table(loaded)[0].keys()
+
+
+def test_subgroups_are_in_evaluation_json(grouped: Evaluation, tmp_path: Path) -> None:
+    grouped.save(tmp_path)
+    saved = json.loads((tmp_path / DESCRIPTION).read_text())
+    south = saved["subgroups"]["south"]
+    assert south["num_examples"] == 100
+    assert south["summary"]["student"]["accuracy"]["value"] == 0.84
+    assert south["summary"]["teacher"].keys() == saved["summary"]["teacher"].keys() - {"worst_group_accuracy"}

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from distill_platform.evaluate import figures
+from distill_platform.evaluate import figures, quality_figures
 from distill_platform.evaluate.evaluation import Evaluation
 
 
@@ -50,7 +50,7 @@ def test_trials_that_all_reach_the_same_have_no_correlation() -> None:
 
 
 def test_confusion_caption_names_what_is_taken_for_what(evaluation: Evaluation) -> None:
-    drawing = figures.draw_confusion(evaluation)  # rows 0 to 15 are wrong, each by one class
+    drawing = quality_figures.draw_confusion(evaluation)  # rows 0 to 15 are wrong, each by one class
     assert drawing.caption == (
         "The student is wrong on 16 of 400 examples; most often it takes "
         "ant for bee 4 times, bee for cat 4 times, cat for dog 4 times."
@@ -60,9 +60,9 @@ def test_confusion_caption_names_what_is_taken_for_what(evaluation: Evaluation) 
 def test_interval_and_calibration_captions_give_the_numbers(evaluation: Evaluation) -> None:
     found = evaluation.summary["student"]
     interval = f"student 0.9600 ({found['accuracy']['lower']:.4f} to {found['accuracy']['upper']:.4f})"
-    assert interval in figures.draw_intervals(evaluation).caption
+    assert interval in quality_figures.draw_intervals(evaluation).caption
     error = f"{found['expected_calibration_error']['value']:.4f} for the student"
-    assert error in figures.draw_calibration(evaluation).caption
+    assert error in quality_figures.draw_calibration(evaluation).caption
 
 
 def test_curve_captions_tell_the_best_epoch_and_the_last_loss() -> None:
@@ -90,3 +90,24 @@ def test_nothing_is_drawn_of_nothing() -> None:
 @pytest.mark.parametrize(("size", "shown"), [(12, "12 B"), (1_500, "1.5 kB"), (48_000, "48 kB"), (1.84e6, "1.84 MB")])
 def test_bytes_are_shown_for_people(size: float, shown: str) -> None:
     assert figures.show_bytes(size) == shown
+
+
+def test_loss_by_position_is_told_from_the_beginning_to_the_end(token_evaluation: Evaluation) -> None:
+    drawing = quality_figures.draw_loss_by_position(token_evaluation)
+    assert "student 2.020 to 1.530" in drawing.caption
+    assert list(drawing.figure.data[0].x)[:2] == [1, 2]
+
+
+def test_long_blocks_are_drawn_in_bins_and_positions_without_tokens_left_out() -> None:
+    losses = [float(position // 3) for position in range(150)] + [float("nan")] * 3
+    places, binned = quality_figures._binned(losses)
+    assert places == [2.0 + 3 * n for n in range(50)]
+    assert binned == [float(n) for n in range(50)]
+    assert quality_figures._binned([]) == ([], [])
+
+
+def test_subgroups_are_drawn_worst_first(grouped: Evaluation) -> None:
+    (drawing,) = quality_figures.draw_subgroups(grouped)
+    assert list(drawing.figure.data[2].x) == [0.84, 1.0]
+    assert list(drawing.figure.data[2].y) == ["south", "north"]
+    assert "best on north, 1.0000" in drawing.caption

@@ -14,7 +14,7 @@ from distill_platform.evaluate.gate import Check, Verdict, judge, parse_gate
 
 
 def checked(text: str, evaluation: Evaluation, min_examples: int = 100) -> Check:
-    return judge([parse_gate(text)], evaluation, min_examples).checks[0]
+    return judge([parse_gate(text, evaluation.measures)], evaluation, min_examples).checks[0]
 
 
 def changed(evaluation: Evaluation, role: str, **changes: object) -> Evaluation:
@@ -117,9 +117,9 @@ def test_sizes_are_exact(evaluation: Evaluation) -> None:
 @pytest.mark.parametrize("text", ["accuracy >= 0.5", "macro_f1 >= teacher - 0.5", "log_loss <= 100"])
 @pytest.mark.parametrize("role", ["student", "teacher"])
 def test_nan_logits_pass_no_gate(evaluation: Evaluation, text: str, role: str) -> None:
-    logits = evaluation.models[role].logits.copy()
+    logits = evaluation.models[role].answers.copy()
     logits[0, 0] = math.nan
-    check = checked(text, changed(evaluation, role, logits=logits))
+    check = checked(text, changed(evaluation, role, answers=logits))
     uses_it = role == "student" or "teacher" in text
     assert check.passed != uses_it
     if uses_it:
@@ -185,3 +185,58 @@ def test_the_same_evaluation_gets_the_same_verdict(evaluation: Evaluation) -> No
     gates = [parse_gate("macro_f1 >= teacher - 0.05"), parse_gate("log_loss <= 3")]
     again = dataclasses.replace(evaluation, labels=np.array(evaluation.labels))
     assert judge(gates, evaluation, 100) == judge(gates, again, 100)
+
+
+def test_perplexity_is_judged_against_a_share_more_than_the_teachers(token_evaluation: Evaluation) -> None:
+    check = checked("perplexity <= 1.05 * teacher", token_evaluation, 50)  # it is exp(.02) times the teacher's
+    assert check.passed
+    teacher = token_evaluation.summary["teacher"]["perplexity"]["value"]
+    assert check.value == pytest.approx((math.exp(0.02) - 1.05) * teacher)
+    assert check.value < check.bound < check.limit == 0
+    assert "on the same 60 test blocks; the student's less 1.05 times the teacher's is -0." in check.reason
+    assert not checked("perplexity <= 1.02 * teacher", token_evaluation, 50).passed
+    assert checked("kl_to_teacher <= 0.06", token_evaluation, 50).passed
+    assert checked("accuracy >= teacher - 0.05", token_evaluation, 50).passed
+
+
+def test_bits_per_byte_of_data_that_counts_none_prove_nothing(token_evaluation: Evaluation) -> None:
+    assert checked("bits_per_byte <= 0.6", token_evaluation, 50).passed
+    labels = token_evaluation.labels * [1, 0]
+    check = checked("bits_per_byte <= 0.6", dataclasses.replace(token_evaluation, labels=labels), 50)
+    assert not check.passed
+    assert check.reason.endswith("but there is no bound: the data does not hold what it is measured by.")
+
+
+def test_few_blocks_are_few_examples(token_evaluation: Evaluation) -> None:
+    check = checked("perplexity <= 99", token_evaluation, 61)
+    assert check.reason == "Not proved: the test split has 60 blocks, and at least 61 are wanted."
+
+
+def test_the_worst_subgroup_is_judged_by_its_own_lower_bound(grouped: Evaluation) -> None:
+    check = checked("worst_group_accuracy >= 0.75", grouped)
+    assert check.passed
+    assert (check.value, check.bound) == (0.84, proportion_interval(84, 100, ONE_SIDED_95).lower)
+    assert "the student's worst_group_accuracy is 0.8400, in subgroup south, on 400 test examples" in check.reason
+    assert not checked("worst_group_accuracy >= 0.8", grouped).passed
+    assert checked("accuracy >= 0.9", grouped).passed
+
+
+def test_the_worst_subgroup_is_compared_with_a_model_subgroup_by_subgroup(grouped: Evaluation) -> None:
+    check = checked("worst_group_accuracy >= teacher - 0.15", grouped)
+    assert check.passed
+    assert check.bound == paired_difference_interval(0, 6, 100, ONE_SIDED_95).lower
+    assert not checked("worst_group_accuracy >= teacher - 0.1", grouped).passed
+
+
+def test_subgroups_that_are_small_or_not_there_prove_nothing(evaluation: Evaluation) -> None:
+    check = checked("worst_group_accuracy >= 0.5", evaluation)
+    assert not check.passed
+    assert "the data has no subgroups; set data.subgroup" in check.reason
+    few = np.full(400, 0)
+    few[:19] = 1
+    small = dataclasses.replace(evaluation, subgroups=few, subgroup_names=("north", "south", "west"))
+    check = checked("worst_group_accuracy >= 0.1", small)
+    assert not check.passed
+    assert check.reason == (
+        "Not proved: each subgroup needs at least 20 examples in the test split, and south has 19, west has 0."
+    )

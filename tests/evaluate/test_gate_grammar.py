@@ -6,6 +6,7 @@ import pytest
 
 from distill_platform.errors import GateError
 from distill_platform.evaluate.gate_grammar import Gate, parse_gate
+from distill_platform.evaluate.measures import CLASSES, TOKENS
 
 
 @pytest.mark.parametrize(
@@ -53,3 +54,30 @@ def test_gates_of_every_form_are_read(text: str, expected: Gate) -> None:
 def test_a_gate_that_cannot_be_read_is_refused_with_its_place_and_what_is_allowed(text: str, message: str) -> None:
     with pytest.raises(GateError, match=re.escape(message)):
         parse_gate(text)
+
+
+def test_language_models_have_gates_of_their_own() -> None:
+    text = "perplexity <= 1.05 * teacher"
+    assert parse_gate(text, TOKENS) == Gate(text, "perplexity", "<=", "teacher", 1.05, 0.0)
+    assert parse_gate("bits_per_byte <= 2.2", TOKENS).offset == 2.2
+    assert parse_gate("worst_group_perplexity <= 9", TOKENS).op == "<="
+    assert parse_gate("worst_group_accuracy >= 0.8").is_of_worst_group
+
+
+@pytest.mark.parametrize(
+    ("text", "is_of_tokens", "message"),
+    [
+        ("perplexity <= 3", False, "1: perplexity is not measured where each example has one class; metrics are acc"),
+        ("macro_f1 >= 0.9", True, "1: macro_f1 is not measured where every token has a label; metrics are perplexity,"),
+        ("worst_group_accuracy >= 0.9", True, "worst_group_accuracy is not measured where every token has a label"),
+        ("perplexity <= 0.9", True, "character 15: perplexity is at least 1, so no student reaches 0.9"),
+        ("perplexity >= 2", True, "of perplexity less is better, so write `perplexity <= …`, not '>='"),
+        ("perplexty <= 2", True, "got 'perplexty'; did you mean 'perplexity'?"),
+        ("worst_group_accuracy >= 1.5", False, "worst_group_accuracy is at most 1, so no student reaches 1.5"),
+    ],
+)  # fmt: skip
+def test_a_metric_of_another_task_is_refused_naming_those_that_there_are(
+    text: str, is_of_tokens: bool, message: str
+) -> None:
+    with pytest.raises(GateError, match=re.escape(message)):
+        parse_gate(text, TOKENS if is_of_tokens else CLASSES)

@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from distill_platform.evaluate.evaluation import Evaluation
+from distill_platform.evaluate.evaluation import Evaluation, table
 from distill_platform.evaluate.gate import judge, parse_gate
 from distill_platform.evaluate.report import ReportFacts, render_report
 
@@ -116,11 +116,54 @@ def test_sections_without_facts_are_left_out_and_those_with_facts_have_their_dra
 
 def test_figures_in_the_page_are_json_without_nan(facts: ReportFacts) -> None:
     student = facts.evaluation.models["student"]
-    logits = student.logits.copy()
+    logits = student.answers.copy()
     logits[0, 0] = math.nan
-    models = {**facts.evaluation.models, "student": dataclasses.replace(student, logits=logits)}
+    models = {**facts.evaluation.models, "student": dataclasses.replace(student, answers=logits)}
     html = render_report(dataclasses.replace(facts, evaluation=dataclasses.replace(facts.evaluation, models=models)))
     held = re.search(r'<script type="application/json" id="figures">(.*?)</script>', html, re.DOTALL)
     assert held
     drawn = json.loads(held[1], parse_constant=lambda constant: pytest.fail(f"{constant} in the page"))
     assert set(drawn) == {"intervals", "calibration", "confusion"}
+
+
+def figures_of(html: str) -> dict[str, dict[str, object]]:
+    held = re.search(r'<script type="application/json" id="figures">(.*?)</script>', html, re.DOTALL)
+    assert held
+    drawn: dict[str, dict[str, object]] = json.loads(held[1], parse_constant=lambda name: pytest.fail(f"{name} in it"))
+    return drawn
+
+
+def test_a_language_models_report_has_its_own_columns_and_drawings(
+    facts: ReportFacts, token_evaluation: Evaluation
+) -> None:
+    gates = [parse_gate("perplexity <= 1.05 * teacher", token_evaluation.measures)]
+    verdict = judge(gates, token_evaluation, 50)
+    html = render_report(dataclasses.replace(facts, evaluation=token_evaluation, verdict=verdict))
+    page, row = Page(html), table(token_evaluation)[-1]
+    ends = "–".join(f"{end:.4f}" for end in row["perplexity_interval"])
+    assert f"student {row['perplexity']:.4f} {ends} {row['bits_per_byte']:.4f}" in page.text
+    assert "perplexity bits per byte accuracy log loss" in page.text
+    assert "60 test blocks" in page.text
+    assert "blocks cut from one document are not independent" in page.text
+    assert "macro" not in page.text
+    assert set(figures_of(html)) == {"intervals", "loss-by-position"}
+    assert set(figures_of(html)) < set(page.ids)
+
+
+def test_subgroups_have_a_table_and_a_drawing(facts: ReportFacts, grouped: Evaluation) -> None:
+    html = render_report(dataclasses.replace(facts, evaluation=grouped))
+    text = Page(html).text
+    found = grouped.by_subgroup["south"]["student"]["accuracy"]
+    assert "south 100" in text
+    assert f"0.8400 {found['lower']:.4f}–{found['upper']:.4f}" in text
+    assert "The student's accuracy is worst on south, 0.8400" in html.replace("&#39;", "'")
+    assert "subgroups" in figures_of(html)
+    assert "Subgroups" not in Page(render_report(facts)).text
+
+
+def test_a_subgroup_without_test_examples_is_shown_as_none(facts: ReportFacts, grouped: Evaluation) -> None:
+    named = dataclasses.replace(grouped, subgroup_names=("south", "north", "<i>west</i>"))
+    html = render_report(dataclasses.replace(facts, evaluation=named))
+    assert "<i>west" not in html
+    assert "<i>west</i> 0 – ––– " in Page(html).text
+    figures_of(html)

@@ -68,6 +68,7 @@ def test_the_plan_of_a_done_run_has_nothing_left(done: RunResult, workspace: str
         "rows": cache.record["facts"]["num_rows"],
         "codec": "dense",
         "bytes_per_unit": 3 * 2,
+        "units_per_row": 1,
         "pays_from_trials": 1,
         "fits_in_memory": True,
         "exact": True,
@@ -182,7 +183,7 @@ def test_a_shared_workspace_needs_a_shared_registry(spec_path: Path) -> None:
     [
         ("student.hidden=lots", "model 'mlp' with {'hidden': 'lots'}"),
         ("sweep.space={student.hidden: {choice: [[8], [-1]]}}", r"model 'mlp' with {'hidden': \[-1\]}"),
-        ("teacher.model={name: cnn}", "cnn takes images"),
+        ("teacher.model={name: cnn}", "cnn takes image inputs, the data has features inputs; use mlp"),
         ("data.views={num: 2, augment: [{name: flip}]}", "flip"),
     ],
 )
@@ -234,7 +235,7 @@ def test_a_model_that_cannot_take_the_inputs_is_refused_before_the_teacher(
     )
     monkeypatch.syspath_prepend(tmp_path)
     spec = load_spec(spec_path, ["student={name: 'import:narrow_models:narrow'}", "sweep.trials=1", "sweep.space={}"])
-    with pytest.raises(InputError, match=r"student: model 'import:narrow_models:narrow' cannot take inputs \[13\]"):
+    with pytest.raises(InputError, match=r"student: model 'import:narrow_models:narrow' cannot take features inputs \[13\]"):
         run(spec, str(tmp_path / "workspace"))
     assert not (tmp_path / "workspace" / "artifacts" / "teacher").exists()
 

@@ -14,6 +14,7 @@ from distill_platform.data.schema import InputSpec
 from distill_platform.errors import Corrupt, FormatError, ModelError
 from distill_platform.models import (
     MODELS,
+    Ids,
     SavedModel,
     Standardize,
     build_body,
@@ -22,6 +23,8 @@ from distill_platform.models import (
     model_source,
     save_model,
 )
+from distill_platform.models.builders import check_body
+from tests.models.kinds import model_for, raw_batch, schema_of
 
 IMAGE = InputSpec("image", (8, 8, 1), "uint8", 0, 16)
 FEATURES = InputSpec("features", (3,), "float32", -1, 1, ("x", "y", "z"), (2, 2, 2))
@@ -36,11 +39,24 @@ def plain(size: int) -> Standardize:
     return Standardize((0.0,) * size, (1.0,) * size)
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_every_model_takes_an_image_batch_and_gives_logits(name: str) -> None:
-    args = {"resnet": {"depth": 8, "width": 4}}.get(name, {})
-    network = saved(name, **args).build().eval()
-    assert network(torch.zeros(5, 8, 8, 1, dtype=torch.uint8))["logits"].values.shape == (5, 2)
+@pytest.mark.parametrize(("name", "kind"), [(name, kind) for name, (_, kinds) in MODELS.items() for kind in kinds])
+def test_every_model_takes_the_kinds_of_inputs_that_it_names(name: str, kind: str) -> None:
+    model = model_for(name, kind)
+    schema = schema_of(kind)
+    check_body(name, model.args, schema.input, len(schema.class_names), model.preprocess, per_token=kind == "tokens")
+    output = model.build().eval()(raw_batch(kind))["logits"]
+    shape = (5, *schema.input.shape, 11) if kind == "tokens" else (5, 2)
+    assert output.values.shape == shape
+    assert torch.isfinite(output.values).all()
+    assert (output.mask is not None) == (kind == "tokens")
+
+
+def test_a_model_for_other_inputs_is_refused_with_those_that_fit() -> None:
+    schema = schema_of("text")
+    with pytest.raises(
+        ModelError, match="cnn takes image inputs, the data has text inputs; use ngrams, transformer, hf"
+    ):
+        build_body("cnn", {}, schema.input, 2, Ids(256))
 
 
 @pytest.mark.parametrize(("depth", "parameters"), [(20, 269_722), (32, 464_154), (56, 853_018)])
@@ -82,7 +98,7 @@ def test_a_wrong_name_or_argument_is_refused_with_advice(name: str, args: dict[s
 
 
 def test_images_only_models_refuse_features() -> None:
-    with pytest.raises(ModelError, match="cnn takes images .* use mlp"):
+    with pytest.raises(ModelError, match="cnn takes image inputs, the data has features inputs; use mlp"):
         build_body("cnn", {}, FEATURES, 2, plain(3))
 
 

@@ -10,7 +10,8 @@ import torch
 from distill_platform.cache import DenseTarget
 from distill_platform.data.mixing import MixedLabels
 from distill_platform.models import Output
-from distill_platform.objective import Objective
+from distill_platform.models.capture import Answer
+from distill_platform.objective import Objective, TeacherAnswer
 from distill_platform.tasks import TASKS
 
 GENERATOR = torch.Generator().manual_seed(0)
@@ -23,7 +24,7 @@ MIXED = MixedLabels(
 
 def task_loss(mixed: MixedLabels | None, smoothing: float = 0.0) -> float:
     objective = Objective.of(TASKS["classification"], {"task": {"weight": 1.0, "label_smoothing": smoothing}})
-    return objective({"logits": Output(LOGITS)}, LABELS, None, mixed)["task"].item()
+    return objective(Answer({"logits": Output(LOGITS)}, {}), LABELS, None, mixed)["task"].item()
 
 
 def naive(smoothing: float) -> float:
@@ -52,7 +53,7 @@ def test_a_label_mixed_with_nothing_is_that_label() -> None:
 
 def test_distillation_losses_are_left_as_they_are() -> None:
     objective = Objective.of(TASKS["classification"], {"soft_targets": {"weight": 1.0, "temperature": 2.0}})
-    target, outputs = DenseTarget(LOGITS.flip(0)), {"logits": Output(LOGITS)}
+    teacher, answer = TeacherAnswer(DenseTarget(LOGITS.flip(0))), Answer({"logits": Output(LOGITS)}, {})
     assert torch.equal(
-        objective(outputs, LABELS, target, MIXED)["soft_targets"], objective(outputs, LABELS, target)["soft_targets"]
+        objective(answer, LABELS, teacher, MIXED)["soft_targets"], objective(answer, LABELS, teacher)["soft_targets"]
     )

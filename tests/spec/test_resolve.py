@@ -59,6 +59,16 @@ def test_what_was_given_is_kept(small_with):
 
 def test_losses_get_the_settings_they_were_not_given(small_with):
     spec = resolve(small_with("objective={task: {weight: 1}, soft_targets: {weight: 2}}"), LAPTOP)
-    assert spec.objective["soft_targets"].settings == {"temperature": 4.0}
+    assert spec.objective["soft_targets"].settings == {"temperature": 4.0, "standardize": False}
     assert spec.objective["task"].settings == {"label_smoothing": 0.0}
     assert spec.objective["soft_targets"].weight == 2
+
+
+def test_schedules_get_what_they_were_not_given_and_layers_stay(small_with):
+    layers = {"stages.2": "stages.1"}
+    given = "{weight: {from: 1, to: 0}, temperature: {from: 8, to: 1, until: 0.5}}"
+    spec = resolve(small_with(f"objective={{soft_targets: {given}, hint: {{weight: 1, layers: {layers}}}}}"), LAPTOP)
+    soft, hint = (spec.to_json()["objective"][name] for name in ("soft_targets", "hint"))
+    assert soft["weight"] == {"from": 1.0, "to": 0.0, "until": 1.0, "shape": "linear"}
+    assert soft["temperature"] == {"from": 8, "to": 1, "until": 0.5, "shape": "linear"}
+    assert hint["layers"] == layers

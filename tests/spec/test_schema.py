@@ -41,3 +41,9 @@ def test_the_schema_loads_neither_torch_nor_ray():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_sweep_may_go_by_validation_loss(tmp_path):
+    path = tmp_path / "spec.yaml"
+    path.write_text(template())
+    assert load_spec(path, ["sweep.metric=val_loss"]).sweep.metric == "val_loss"

@@ -62,7 +62,7 @@ def test_whole_students_may_be_swept(small_with):
             "objective.soft_target.weight",
             {"uniform": [0, 1]},
             'names no field of the spec; did you mean "objective.soft_targets.weight"? allowed here: '
-            "objective.soft_targets.temperature, objective.soft_targets.weight, ",
+            "objective.soft_targets.standardize, objective.soft_targets.temperature, objective.soft_targets.weight, ",
         ),
         ("student.hiden", {"choice": [[8]]}, "may become [8], but: model 'mlp' has no argument 'hiden'; did you mean"),
         ("student.name", {"choice": ["mpl"]}, "may become \"mpl\", but: no model is called 'mpl'; did you mean 'mlp'?"),
@@ -130,3 +130,22 @@ def test_many_trials_of_one_setting_are_refused(faults, small):
 
 def test_without_a_sweep_there_is_one_trial(small_with):
     assert small_with().sweep.trials == 1
+
+
+def test_a_sweep_over_a_scheduled_field_replaces_it_whole(faults, small, small_with):
+    scheduled = "objective={soft_targets: {weight: 1, temperature: {from: 8, to: 1}}}"
+    plain = space(objective__soft_targets__temperature={"uniform": [1, 8]})
+    assert small_with(scheduled, plain).sweep.space["objective.soft_targets.temperature"].kind == "uniform"
+    between = {"choice": [2, {"from": 8, "to": 2, "shape": "cosine"}]}
+    assert small_with(scheduled, space(objective__soft_targets__temperature=between))
+    (line,) = faults(small, scheduled, space(objective__soft_targets__temperature={"choice": [{"from": 0, "to": 2}]}))
+    assert "may become {" in line
+    assert line.endswith("but: got 0 (an integer), wanted a number > 0")
+    (line,) = faults(small, scheduled, space(**{"objective.soft_targets.temperature.to": {"uniform": [1, 2]}}))
+    assert 'names no field of the spec; did you mean "objective.soft_targets.temperature"?' in line
+
+
+def test_layers_may_not_be_swept(faults, small):
+    hinted = "objective={hint: {weight: 1, layers: {a: b}}}"
+    (line,) = faults(small, hinted, space(objective__hint__layers={"choice": [{"a": "b"}]}))
+    assert line.startswith("--set  sweep.space.objective.hint.layers: names no field of the spec; ")

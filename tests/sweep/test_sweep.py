@@ -17,6 +17,7 @@ from distill_platform.storage import LocalStorage
 from distill_platform.sweep import Slots, SweepPlan, parse_space, read_curves, read_trials, run_sweep
 from distill_platform.sweep.ledger import Ledger
 from distill_platform.teacher import fill_cache
+from distill_platform.train.teaching import Teaching
 from tests.factory import VIEWS, make_data, make_teacher, settings
 
 SPACE = {
@@ -87,7 +88,7 @@ def sweep(
     def body(draft: Draft) -> None:
         if prepare is not None:
             prepare(Ledger(draft.work))
-        run_sweep(draft, planned, data, cache, VIEWS, "classification", slots, **options)
+        run_sweep(draft, planned, data, Teaching({"teacher": cache}), VIEWS, "classification", slots, **options)
 
     return produce(workspace, "sweep", 1, {"name": name}, {"data": data, "cache": cache}, body)[0]
 
@@ -187,5 +188,5 @@ def test_a_cache_that_cannot_be_read_stops_the_sweep_and_is_no_members_failure(
     monkeypatch.setenv("DISTILL_SCRATCH", str(tmp_path / "scratch"))
     draft = Draft(LocalStorage(tmp_path / "a"), LocalStorage(tmp_path / "work"), tmp_path / "folder")
     with pytest.raises(NotFound, match="shards/val"):
-        run_sweep(draft, plan(), data, missing, VIEWS, "classification", TWO_SLOTS)
+        run_sweep(draft, plan(), data, Teaching({"teacher": missing}), VIEWS, "classification", TWO_SLOTS)
     assert not draft.work.list(), "no member was entered"

@@ -60,6 +60,7 @@ def forged(cache: Artifact, change: Callable[[Columns], Columns], workspace: Loc
         Encoding("dense", 3),
         Encoding("int4", 3),
         Encoding("topk", 3, keep=2),
+        Encoding("ternary", 3, keep=2),
         Encoding("sampled", 3, keep=2),
         Encoding("head", 3, hidden_size=32),
     ],

@@ -92,6 +92,7 @@ def test_a_group_that_shares_the_teachers_weights_makes_the_bytes_of_one_worker(
         Encoding("planes", 3),
         Encoding("int4", 3),
         Encoding("topk", 3, keep=2),
+        Encoding("ternary", 3, keep=2),
         Encoding("sampled", 3, keep=2),
         Encoding("head", 3, hidden_size=32),
     ],
@@ -109,7 +110,9 @@ def test_every_codec_is_filled_and_read_back_within_its_tolerance(
         with torch.inference_mode():
             wanted = network(examples.inputs)["logits"].values
         spread = wanted.amax(-1, keepdim=True) - wanted.amin(-1, keepdim=True)
-        assert float(((target.logits - wanted).abs() / spread).max()) < 1 / 28  # type: ignore[attr-defined]
+        apart = target.logits - wanted  # type: ignore[attr-defined]
+        apart -= apart.mean(-1, keepdim=True)  # logits are defined up to a constant, and ternary keeps none
+        assert float((apart.abs() / spread).max()) < 1 / 28
     parity = open_manifest(cache).parity
     assert parity["num_rows"] > 200
     assert parity["num_redrawn"] == 0

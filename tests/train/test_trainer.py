@@ -16,7 +16,7 @@ from distill_platform.data.mixing import show
 from distill_platform.data.views import Views, augment
 from distill_platform.errors import CacheMismatch, Corrupt, TrainingDiverged
 from distill_platform.models import Network, SavedModel, Standardize, load_network
-from distill_platform.objective import Objective
+from distill_platform.objective import Objective, TeacherAnswer
 from distill_platform.storage import LocalStorage
 from distill_platform.tasks import TASKS
 from distill_platform.train import Checkpoints, Trainer, fit
@@ -35,8 +35,8 @@ class Targets:
     def __init__(self, value: float = 1.0, digest: str = "a" * 64) -> None:
         self.value, self.digest = value, digest
 
-    def __call__(self, index: torch.Tensor, view: torch.Tensor) -> DenseTarget:
-        return DenseTarget(torch.tensor([[self.value, 0.0, 0.0]]).repeat(len(index), 1))
+    def __call__(self, index: torch.Tensor, view: torch.Tensor, inputs: torch.Tensor) -> TeacherAnswer:
+        return TeacherAnswer(DenseTarget(torch.tensor([[self.value, 0.0, 0.0]]).repeat(len(index), 1)))
 
 
 def trainer(data: Artifact, targets: Any = None, views: Views = VIEWS, **changed: Any) -> Trainer:
@@ -180,8 +180,8 @@ class Answers:
         with torch.inference_mode():
             self.logits = teacher(inputs)["logits"].values.clone()
 
-    def __call__(self, index: torch.Tensor, view: torch.Tensor) -> DenseTarget:
-        return DenseTarget(self.logits[index * self.num_views + view])
+    def __call__(self, index: torch.Tensor, view: torch.Tensor, inputs: torch.Tensor) -> TeacherAnswer:
+        return TeacherAnswer(DenseTarget(self.logits[index * self.num_views + view]))
 
 
 def still(data: Artifact, network: Network, term: str, train: Answers | None = None, epochs: int = 1) -> list[float]:

@@ -2,7 +2,7 @@
 
 codec.py    what a codec is
 dense.py    dense, planes, int4: every logit
-onebit.py   the largest logits, and one bit of each other
+ternary.py  the largest logits, and one of three levels for each other
 topk.py     the largest logits, and what is left of the others
 sampled.py  an unbiased estimate of the distribution, for many classes
 head.py     the last hidden state
@@ -11,8 +11,8 @@ head.py     the last hidden state
 from distill_platform.cache.codecs.codec import Codec, Columns
 from distill_platform.cache.codecs.dense import DENSE, INT4, PLANES
 from distill_platform.cache.codecs.head import HEAD
-from distill_platform.cache.codecs.onebit import ONEBIT
 from distill_platform.cache.codecs.sampled import SAMPLED
+from distill_platform.cache.codecs.ternary import TERNARY
 from distill_platform.cache.codecs.topk import TOPK
 
 __all__ = ["CODECS", "KEY_BYTES", "Codec", "Columns"]
@@ -21,7 +21,7 @@ CODECS: dict[str, Codec] = {
     "dense": DENSE,
     "planes": PLANES,
     "int4": INT4,
-    "onebit": ONEBIT,
+    "ternary": TERNARY,
     "topk": TOPK,
     "sampled": SAMPLED,
     "head": HEAD,

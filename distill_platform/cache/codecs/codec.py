@@ -39,7 +39,7 @@ class Codec:
     bytes_per_unit: stored bytes of one unit, before the compression of columns named in `compressed`.
     temperatures: lowest and highest temperature it carries; a spec that leaves them is refused. By the mean
                KL(teacher || decoded) in benchmarks/codec_errors.py, below 0.03 nats at 100 classes, and of `dense`,
-               `planes` and `topk` at any number; of `onebit` by the accuracy of its students.
+               `planes` and `topk` at any number; of `ternary` by the accuracy of its students.
     source:    "logits" or "hidden".
     dtypes:    number formats that `encoding.dtype` may name.
     keep:      K unless the spec says otherwise; 0 for a codec that keeps every class.

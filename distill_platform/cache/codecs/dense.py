@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from distill_platform.cache.bits import pack_nibbles, unpack_nibbles
-from distill_platform.cache.codecs.codec import SMALLEST_LOSSY, STORED, Codec, Columns, as_columns, chunks, narrowed
+from distill_platform.cache.codecs.codec import STORED, Codec, Columns, as_columns, chunks, narrowed
 from distill_platform.cache.encoding import Encoding
 from distill_platform.cache.targets import DenseTarget
 from distill_platform.data.draws import U64
@@ -92,6 +92,4 @@ INT4 = Codec(
     target=DenseTarget,
     bytes_per_unit=lambda encoding: -(-encoding.num_classes // 2) + 4,
     temperatures=(1.0, float("inf")),
-    automatic_classes=(SMALLEST_LOSSY, 128),
-    automatic_temperature=8.0,
 )
