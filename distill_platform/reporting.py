@@ -19,10 +19,11 @@ LEAST_SHARE = 0.01
 
 def report_page(spec: Spec, verdict: Verdict, evaluation: Evaluation, lineage: Mapping[str, Artifact]) -> str:
     """The report as one HTML document. `lineage`: step name -> artifact, `evaluate` among them."""
-    sweep, baseline = lineage["sweep"], lineage["baseline"]
+    judged = _inputs(lineage["evaluate"], lineage)
+    baseline, sweep = judged["baseline"], _inputs(judged["student"], lineage)["student"]
     winner = sweep.read_json("winner.json")
     curves = {
-        "teacher": lineage["teacher"].read_json("curves.json"),
+        "teacher": judged["teacher"].read_json("curves.json") if "teacher" in judged else [],
         "baseline": read_curves(baseline, baseline.read_json("winner.json")["member"]),
         "student": read_curves(sweep, winner["member"]),
     }
@@ -48,6 +49,13 @@ def report_page(spec: Spec, verdict: Verdict, evaluation: Evaluation, lineage: M
             spec_text=yaml.safe_dump(spec.to_json(), sort_keys=False),
         )
     )
+
+
+def _inputs(artifact: Artifact, lineage: Mapping[str, Artifact]) -> dict[str, Artifact]:
+    """What an artifact was made from, by the name that it had there."""
+    by_key = {found.key: found for found in lineage.values()}
+    inputs = artifact.record["inputs"].items()
+    return {name: by_key[given["key"]] for name, given in inputs if isinstance(given, dict)}
 
 
 def _silent_terms(shares: list[dict[str, Any]]) -> list[str]:
