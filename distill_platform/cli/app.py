@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from distill_platform.cli import artifacts, cache, doctor, models, runs
+from distill_platform.cli import artifacts, cache, compare, doctor, models, runs
 from distill_platform.cli.options import DEBUG
 from distill_platform.errors import DistillError
 
@@ -52,6 +52,7 @@ def build_app() -> typer.Typer:
     app.callback()(_start)
     for command in runs.COMMANDS:
         app.command()(command)
+    app.command()(compare.compare)
     app.command()(doctor.doctor)
     app.add_typer(artifacts.sweep_app)
     app.add_typer(cache.app)

@@ -13,6 +13,7 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from distill_platform.evaluate import figures
+from distill_platform.evaluate.drawing import Drawing
 from distill_platform.evaluate.evaluation import Evaluation, table
 from distill_platform.evaluate.gate import Verdict
 from distill_platform.evaluate.quality_figures import draw_quality
@@ -50,19 +51,32 @@ def render_report(facts: ReportFacts) -> str:
     sweep = figures.draw_sweep(facts.sweep_trials, facts.baseline_trials, facts.winner_settings)
     settings = figures.draw_settings(facts.sweep_trials)
     drawings = [*quality, *learning, *sweep, *settings]
+    return render_page(
+        "report.html.j2",
+        facts.title,
+        drawings,
+        facts=facts,
+        rows=table(facts.evaluation),
+        measures=facts.evaluation.measures,
+        quality=quality,
+        learning=learning,
+        sweep=sweep,
+        settings=settings,
+    )
+
+
+def render_page(template: str, title: str, drawings: Sequence[Drawing], **given: Any) -> str:
+    """One HTML document with everything in it: a template that extends page.html.j2, and the drawings that it shows."""
+    style = resources.files(__package__).joinpath("report.css").read_text(encoding="utf-8")
     return (
         _templates()
-        .get_template("report.html.j2")
+        .get_template(template)
         .render(
-            facts=facts,
-            rows=table(facts.evaluation),
-            measures=facts.evaluation.measures,
-            quality=quality,
-            learning=learning,
-            sweep=sweep,
-            settings=settings,
+            **given,
+            title=title,
+            drawings=drawings,
             figures={drawing.name: json.loads(drawing.figure.to_json()) for drawing in drawings},
-            style=Markup(resources.files(__package__).joinpath("report.css").read_text(encoding="utf-8")),
+            style=Markup(style),
             plotly_js=Markup(get_plotlyjs()),
         )
     )
