@@ -185,11 +185,17 @@ class Draft:
 
 
 def put_file(storage: Storage, name: str, local_path: Path) -> dict[str, Any]:
-    """Upload a payload file under its content's name; gives its entry for the record."""
+    """Upload a payload file under its content's name; gives its entry for the record.
+
+    JSON, such as a cache's manifest, is created and never replaced, so that a bucket's policy may demand it.
+    """
     sha256 = sha256_file(local_path)
     pure = PurePosixPath(name)
     path = str(pure.with_name(f"{pure.stem}.{sha256[:12]}{pure.suffix}"))
-    storage.upload(local_path, path)
+    if pure.suffix == ".json":
+        storage.create(path, local_path.read_bytes())
+    else:
+        storage.upload(local_path, path)
     return {"path": path, "sha256": sha256, "size_bytes": local_path.stat().st_size}
 
 

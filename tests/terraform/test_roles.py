@@ -82,7 +82,7 @@ def test_each_role_does_what_the_table_says_and_nothing_else(name: str, action: 
     ]
 
 
-@pytest.mark.parametrize("name", ["cache record", "student", "verdict", "log"])
+@pytest.mark.parametrize("name", ["cache record", "cache manifest", "student", "verdict", "log"])
 def test_a_commit_without_if_none_match_is_refused_to_those_who_may_create_it(name: str) -> None:
     for role in TABLE[name][1].split():
         assert is_allowed(s3(f"distill-{role}", "PutObject", OBJECTS[name]))

@@ -18,12 +18,10 @@ variable "collector_role_arn" {
   }
 }
 
-# Not a cache's manifest.<hash>.json: the platform uploads it without `If-None-Match`, as all payload, before the record
-# that names its sha256; to demand the header there would refuse every cache (tests/terraform/test_requests.py).
 variable "create_only" {
   description = "Keys of the workspace that a PUT must create and may not replace, with `*` for anything."
   type        = list(string)
-  default     = ["artifacts/*/record.json", "registry/*"]
+  default     = ["artifacts/*/record.json", "artifacts/cache/*/manifest.*.json", "registry/*"]
 
   validation {
     condition     = contains(var.create_only, "artifacts/*/record.json") && contains(var.create_only, "registry/*")
