@@ -126,6 +126,7 @@ CACHE_KEYS = {
 }
 
 
+@pytest.mark.slow
 def test_the_cache_without_peers_is_measured_all_the_same_and_what_is_missing_is_said(
     benchmark: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -218,6 +219,7 @@ def test_only_what_goes_through_a_hash_is_counted(benchmark: Callable[[str], Mod
     assert benchmark("verified").bytes_hashed(work) == 1010
 
 
+@pytest.mark.slow
 def test_student_quality_has_a_row_for_every_codec_that_carries_a_temperature_and_a_plot(tmp_path: Path) -> None:
     document = run_json("cache_quality.py", "--seeds", "2", "--plot", str(tmp_path / "plot.html"))
     for name, temperatures in (("classes", [1.0, 2.0, 4.0, 8.0]), ("tokens", [1.0])):

@@ -35,7 +35,7 @@ QUICK_EVERY = 7
 AT_ONCE = 2
 
 
-@pytest.fixture(params=["local", "s3"])
+@pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.slow)])
 def small(request: pytest.FixtureRequest, tmp_path: Path, s3_uri: str) -> Build:
     """460 rows in six shards."""
     place = str(tmp_path / "place") if request.param == "local" else s3_uri
