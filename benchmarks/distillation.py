@@ -22,7 +22,8 @@ same_problem.py  what both are given           loss_pairs.py  our values, and wh
 peers/torchdistill_worker.py  their side, in its own process
 
 Arms of a comparison take turns, each on one torch thread, after a round of warm-up. Times are CPU-seconds; ratios are
-of medians, `of_minima` of each arm's fastest repeat.
+of medians, `of_minima` of each arm's fastest repeat. Both processes keep freed memory, so that none of them pays for
+pages that another's allocator kept. Linux with glibc.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ import typer
 from loss_pairs import compare, made_tensors, without_counterpart
 from rich.console import Console
 from rich.table import Table
-from same_problem import METHODS, Problem, Sizes, digits, fashion_mnist, hand_over, make_problem
+from same_problem import METHODS, Problem, Sizes, digits, fashion_mnist, hand_over, keep_freed_memory, make_problem
 from scipy.stats import t as student_t
 from timing import Seconds, empty_scratch, hardware, interleaved
 from torch import Tensor
@@ -257,6 +258,7 @@ def main(
 ) -> None:
     """Measure distillation against torchdistill, on the CPU."""
     os.environ["CUDA_VISIBLE_DEVICES"] = ""  # CPU-seconds say nothing about a GPU
+    keep_freed_memory()
     torch.set_num_threads(1)
     document = measure(QUICK if quick else Sizes(), fashion_mnist_folder, peer_python)
     if as_json:

@@ -181,14 +181,14 @@ def _outcome(method: str, seed: int, spec: Spec, place: Workspace) -> Outcome:
     fits.check_fits(spec, data)
     teachers = {name: steps.teacher(spec, data, place, name) for name in spec.all_teachers}
     teacher = teachers[steps.TEACHER]
-    baseline = steps.baseline(spec, data, place)
+    baseline = steps.baseline(spec, data, place, teacher)
     student, cached = baseline, dict[str, Any]()
     if method != TASK:
         caches = steps.caches(spec, data, teachers, place)
         codecs = [cache.read_json("manifest.json")["encoding"]["codec"] for cache in caches.values()]
         cached = {"codecs": codecs, "bytes": sum(cache.size_bytes() for cache in caches.values())}
-        student = steps.sweep(spec, data, caches, place)
-    shipped = steps.compress(spec, student, place)
+        student = steps.sweep(spec, data, caches, place, teacher=teacher)
+    shipped = steps.compress(spec, data, student, place)
     evaluated = steps.evaluate(spec, data, teacher, baseline, shipped, place)
     evaluation = Evaluation.load(evaluated)
     measures = evaluation.measures

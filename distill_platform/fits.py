@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from distill_platform.errors import DataError, GateError, ModelError
 from distill_platform.spec.schema import ModelSpec, Spec
+from distill_platform.starts import check_start
 
 if TYPE_CHECKING:
     from distill_platform.artifact import Artifact
@@ -26,6 +27,7 @@ def check_fits(spec: Spec, data: Artifact) -> None:
 
     Each architecture that the spec names or lets the sweep choose is built and called.
     """
+    from distill_platform.compress.calibrate import check_shares
     from distill_platform.data.examples import open_schema
     from distill_platform.models import preprocess_for
     from distill_platform.models.builders import check_body
@@ -49,6 +51,11 @@ def check_fits(spec: Spec, data: Artifact) -> None:
     known = {name: each.model for name, each in spec.all_teachers.items()}
     if spec.teacher.ema is not None:
         known = {"teacher": spec.student}
+    first = spec.teacher.model
+    check_start(spec, schema, _saved(first, schema, spec) if first is not None else None)
+    check_parts(spec, schema)
+    if not isinstance(spec.compress.class_bias, str):
+        check_shares(spec.compress.class_bias, schema.class_names)
     if None not in known.values():
         check_layers(spec, schema, {name: _saved(model, schema, spec) for name, model in known.items() if model})
     for name in spec.all_teachers:
@@ -58,13 +65,18 @@ def check_fits(spec: Spec, data: Artifact) -> None:
 
 
 def check_teachers(spec: Spec, data: Artifact, teachers: Mapping[str, Artifact]) -> None:
-    """Raises ModelError for layers that the objective names and that a given teacher lacks, before it is asked."""
+    """Raises ModelError for layers that the objective names and that a given teacher lacks, before it is asked, and for
+    a student that cannot start from it.
+    """
     from distill_platform.data.examples import open_schema
     from distill_platform.models import read_model
 
+    schema = open_schema(data)
+    if spec.start.from_ == "teacher":
+        check_start(spec, schema, read_model(teachers["teacher"].fetch_folder("model")))
     if teachers and objective_of(spec).teacher_layers:
         models = {name: read_model(teacher.fetch_folder("model")) for name, teacher in teachers.items()}
-        check_layers(spec, open_schema(data), models)
+        check_layers(spec, schema, models)
 
 
 def check_layers(spec: Spec, schema: Schema, teachers: Mapping[str, SavedModel]) -> None:
@@ -86,6 +98,29 @@ def check_layers(spec: Spec, schema: Schema, teachers: Mapping[str, SavedModel])
             check(objective, _saved(student, schema, spec), theirs, schema.num_examples["train"])
         except ModelError as error:
             raise ModelError(str(error) if where == "student" else f"{where}: {error}") from error
+
+
+def check_parts(spec: Spec, schema: Schema) -> None:
+    """Raises ModelError for parts of `train` that a model does not have, as the sweep may set them both."""
+    from distill_platform.models import SavedModel
+    from distill_platform.models.parts import check_parts as check
+
+    swept = spec.sweep.space.get("train.parts")
+    given = {"train.parts": {name: part.lr_factor for name, part in spec.train.parts.items()}}
+    given |= {
+        f"sweep.space, train.parts = {value}": {name: part["lr_factor"] for name, part in value.items()}
+        for value in (swept.values if swept is not None else ())
+    }
+    asked = [(where, model, parts) for model in _students(spec).values() for where, parts in given.items()]
+    of_teachers = {"teacher": spec.teacher, **{f"teachers.{name}": each for name, each in spec.teachers.items()}}
+    asked += [
+        (f"{name}.train.parts", each.model, {part: found.lr_factor for part, found in each.train.parts.items()})
+        for name, each in of_teachers.items()
+        if each.model is not None
+    ]
+    for where, model, parts in asked:
+        if parts:
+            check(SavedModel.for_data(model.name, model.args, schema, spec.task), parts, where)
 
 
 def layer_bytes(spec: Spec, data: Artifact | None, teacher: str = "teacher") -> int | None:

@@ -71,11 +71,11 @@ def run(
         teachers = {name: steps.teacher(spec, data, place, name) for name in spec.all_teachers}
         fits.check_teachers(spec, data, teachers)
         taught_by = teachers if spec.cache.live else steps.caches(spec, data, teachers, place)
-        baseline = steps.baseline(spec, data, place)
-        student = steps.sweep(spec, data, taught_by, place)
+        baseline = steps.baseline(spec, data, place, teachers.get(steps.TEACHER))
+        student = steps.sweep(spec, data, taught_by, place, teacher=teachers.get(steps.TEACHER))
         for generation in range(2, spec.sweep.generations + 1):
-            student = steps.next_generation(spec, data, student, place, generation)
-        shipped = steps.compress(spec, student, place)
+            student = steps.next_generation(spec, data, student, place, generation, teachers.get(steps.TEACHER))
+        shipped = steps.compress(spec, data, student, place)
         evaluation = steps.evaluate(spec, data, teachers.get(steps.TEACHER), baseline, shipped, place)
         verdict = steps.gate(spec, evaluation, place)
         promotion = None
@@ -159,16 +159,18 @@ def _calls(spec: Spec, place: Workspace, made: Mapping[str, Artifact]) -> dict[s
         return lambda: step(spec, made["prepare"], made[_named("teacher", spec, name)], place, name)
 
     def generation(number: int) -> Callable[[], Artifact]:
-        return lambda: steps.next_generation(spec, made["prepare"], made[_sweep_of(number - 1)], place, number)
+        return lambda: steps.next_generation(
+            spec, made["prepare"], made[_sweep_of(number - 1)], place, number, _started_from(spec, made)
+        )
 
     return {
         "prepare": lambda: steps.prepare(spec, place),
         **{_named("teacher", spec, name): of_teacher(steps.teacher, name) for name in spec.all_teachers},
         **{step: of_teacher(steps.cache, name) for step, name in caches.items()},
-        "baseline": lambda: steps.baseline(spec, made["prepare"], place),
-        "sweep": lambda: steps.sweep(spec, made["prepare"], taught(), place),
+        "baseline": lambda: steps.baseline(spec, made["prepare"], place, _started_from(spec, made)),
+        "sweep": lambda: steps.sweep(spec, made["prepare"], taught(), place, teacher=_started_from(spec, made)),
         **{_sweep_of(number): generation(number) for number in range(2, last + 1)},
-        "compress": lambda: steps.compress(spec, made[_sweep_of(last)], place),
+        "compress": lambda: steps.compress(spec, made["prepare"], made[_sweep_of(last)], place),
         "evaluate": lambda: steps.evaluate(
             spec, made["prepare"], _first_teacher(spec, made), made["baseline"], made["compress"], place
         ),
@@ -186,6 +188,11 @@ def _sweep_of(generation: int) -> str:
 
 def _first_teacher(spec: Spec, made: Mapping[str, Artifact]) -> Artifact | None:
     return made[_named("teacher", spec, steps.TEACHER)] if spec.all_teachers else None
+
+
+def _started_from(spec: Spec, made: Mapping[str, Artifact]) -> Artifact | None:
+    """The teacher, if students start from it: without, they need not wait for it."""
+    return _first_teacher(spec, made) if spec.start.from_ == "teacher" else None
 
 
 def _plan_row(step: str, call: Callable[[], Artifact], made: dict[str, Artifact]) -> dict[str, Any]:

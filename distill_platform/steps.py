@@ -20,12 +20,12 @@ from typing import Any
 
 from distill_platform import lease as leases
 from distill_platform.artifact import Artifact, Draft, ancestors
-from distill_platform.errors import ModelError, NotFound, PromotionRefused, TeacherRefused
+from distill_platform.errors import PromotionRefused, TeacherRefused
 from distill_platform.fingerprint import sha256_file
 from distill_platform.fits import encoding_for, kept_layers, objective_terms, views_of
 from distill_platform.runs import log
 from distill_platform.spec.schema import Spec
-from distill_platform.storage import open_storage
+from distill_platform.starts import fetch_model, start_inputs, start_of
 from distill_platform.workspace import Workspace
 
 STUDENT = "model"
@@ -63,7 +63,7 @@ def teacher(spec: Spec, data: Artifact, workspace: Workspace, name: str = TEACHE
     given, model = asked.weights, asked.model
     if given is not None:
         with tempfile.TemporaryDirectory(prefix="distill-teacher-") as temporary:
-            folder = _fetch_model(given, Path(temporary))
+            folder = fetch_model(given, Path(temporary))
             config: dict[str, Any] = {"weights": {path.name: sha256_file(path) for path in sorted(folder.iterdir())}}
             made = workspace.produce(
                 "teacher", 1, config, {"data": data}, lambda draft: load_teacher(draft, folder, data), which=which
@@ -121,8 +121,12 @@ def caches(spec: Spec, data: Artifact, teachers: Mapping[str, Artifact], workspa
     return {name: cache(spec, data, teacher, workspace, name) for name, teacher in teachers.items()}
 
 
-def baseline(spec: Spec, data: Artifact, workspace: Workspace) -> Artifact:
-    """The best student without a teacher: the same trials, epochs and views, nothing that comes from a teacher."""
+def baseline(spec: Spec, data: Artifact, workspace: Workspace, teacher: Artifact | None = None) -> Artifact:
+    """The best student without a teacher's outputs: the same trials, epochs and views, labels alone.
+
+    teacher: the first, where students start from it. The baseline then starts from it as well: it is to differ from
+    the student in what the teacher says, and in nothing else, or a gate would credit distillation with the start.
+    """
     from distill_platform.objective import without_teacher
 
     base = _sweep_base(spec)
@@ -130,37 +134,64 @@ def baseline(spec: Spec, data: Artifact, workspace: Workspace) -> Artifact:
     space = {path: found for path, found in _space(spec).items() if not _is_of_teacher(path)}
     # without a teacher there is no distance to one
     metric = "val_accuracy" if spec.sweep.metric == "kl_to_teacher" else spec.sweep.metric
-    return _sweep("baseline", spec, base, space, metric, data, {}, workspace)
+    return _sweep("baseline", spec, base, space, metric, data, {}, workspace, "", teacher)
 
 
 def sweep(
-    spec: Spec, data: Artifact, taught_by: Mapping[str, Artifact], workspace: Workspace, which: str = ""
+    spec: Spec,
+    data: Artifact,
+    taught_by: Mapping[str, Artifact],
+    workspace: Workspace,
+    which: str = "",
+    teacher: Artifact | None = None,
 ) -> Artifact:
     """The best distilled student, and every trial that led to it.
 
     taught_by: teacher's name -> its cache, or with `cache.live` the teacher itself; nothing with `teacher.ema`.
+    teacher: the first, where students start from it.
     """
-    return _sweep("sweep", spec, _sweep_base(spec), _space(spec), spec.sweep.metric, data, taught_by, workspace, which)
+    base, space = _sweep_base(spec), _space(spec)
+    return _sweep("sweep", spec, base, space, spec.sweep.metric, data, taught_by, workspace, which, teacher)
 
 
-def next_generation(spec: Spec, data: Artifact, student: Artifact, workspace: Workspace, number: int) -> Artifact:
+def next_generation(
+    spec: Spec, data: Artifact, student: Artifact, workspace: Workspace, number: int, teacher: Artifact | None = None
+) -> Artifact:
     """The best student of a sweep that the one before it teaches, as a teacher teaches the first.
+
+    teacher: the first, where students start from it; those of every generation start alike.
 
     Furlanello et al. 2018, arXiv:1805.04770, section 3.
     """
     which = f"generation-{number}"
     taught_by = student if spec.cache.live else cache(spec, data, student, workspace, which=which)
-    return sweep(spec, data, {TEACHER: taught_by}, workspace, which)
+    return sweep(spec, data, {TEACHER: taught_by}, workspace, which, teacher)
 
 
-def compress(spec: Spec, student: Artifact, workspace: Workspace) -> Artifact:
-    """The artifact that ships: what is judged, registered and promoted is this digest."""
-    from distill_platform.compress import store_weights
+def compress(spec: Spec, data: Artifact, student: Artifact, workspace: Workspace) -> Artifact:
+    """The artifact that ships: what is judged, registered and promoted is this digest.
+
+    What is put right of its answers is fitted to the validation split, on the weights as they are stored.
+    """
+    from distill_platform.compress import calibrate_model, store_weights
+    from distill_platform.data.examples import open_split
+
+    settings = spec.compress
+    is_corrected = settings.calibrate or settings.class_bias != "none"
 
     def body(draft: Draft) -> None:
-        store_weights(student.fetch_folder(STUDENT), draft.folder / STUDENT, spec.compress.weights)
+        folder = draft.folder / STUDENT
+        store_weights(student.fetch_folder(STUDENT), folder, settings.weights)
+        if is_corrected:
+            found = calibrate_model(
+                *(folder, open_split(data, "val"), settings.weights),
+                scale=settings.calibrate,
+                class_bias=settings.class_bias,
+            )
+            draft.facts["calibration"] = found._asdict()
 
-    return workspace.produce("compress", 1, spec.compress.model_dump(mode="json"), {"student": student}, body)
+    inputs: dict[str, Artifact | str] = {"data": data, "student": student} if is_corrected else {"student": student}
+    return workspace.produce("compress", 1, settings.model_dump(mode="json"), inputs, body)
 
 
 def evaluate(
@@ -295,6 +326,7 @@ def _sweep(
     taught_by: Mapping[str, Artifact],
     workspace: Workspace,
     which: str = "",
+    teacher: Artifact | None = None,
 ) -> Artifact:
     from distill_platform.models import model_source
     from distill_platform.sweep import Slots, SweepPlan, parse_space, run_sweep
@@ -308,7 +340,8 @@ def _sweep(
         plan = SweepPlan(name=step, metric=metric, space=parse_space(space), base=base, seed=spec.seed, **search)
         slots = Slots(int(resources.concurrent_trials), resources.cpus_per_trial, resources.gpus_per_trial)
         teaching = _teaching(spec, taught_by) if step == "sweep" else Teaching()
-        run_sweep(draft, plan, data, teaching, views_of(spec), spec.task, slots, workspace.should_stop)
+        start = start_of(spec, inputs, draft.work)
+        run_sweep(draft, plan, data, teaching, views_of(spec), spec.task, slots, workspace.should_stop, start)
 
     config = {
         **search,
@@ -322,10 +355,12 @@ def _sweep(
     }
     if step == "sweep":
         config |= _teaching_config(spec)
+    if spec.start.from_ == "teacher":
+        config["start"] = spec.start.model_dump(mode="json")
     role = "teacher" if spec.cache.live else "cache"
     several = len(taught_by) > 1
     taught = {f"{role}-{name}" if several else role: artifact for name, artifact in taught_by.items()}
-    inputs: dict[str, Artifact | str] = {"data": data, **(taught or {"cache": "none"})}
+    inputs: dict[str, Artifact | str] = {"data": data, **(taught or {"cache": "none"}), **start_inputs(spec, teacher)}
     return workspace.produce(step, 1, config, inputs, body, which=which)
 
 
@@ -432,20 +467,6 @@ def _refuse_below_floor(teacher: Artifact, floor: float) -> None:
             f"{counted} ({share:.4f}); its one-sided 95% lower bound is {lower:.4f}, teacher.floor wants "
             f"{floor:g}. Train it longer, give a better one, or lower the floor"
         )
-
-
-def _fetch_model(uri: str, folder: Path) -> Path:
-    """A saved model's files, fetched into `folder`. Raises ModelError if they are not there."""
-    from distill_platform.models.saved import MODEL_FILE, model_files
-
-    storage = open_storage(uri)
-    try:
-        storage.download(name := MODEL_FILE, folder / name)
-        for name in model_files(folder)[1:]:
-            storage.download(name, folder / name)
-    except NotFound:
-        raise ModelError(f"teacher.weights: {uri} holds no {name}; wanted the folder of a saved model") from None
-    return folder
 
 
 def source_options(spec: Spec) -> dict[str, Any]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from distill_platform import steps
+from distill_platform import fits, steps
 from distill_platform.errors import GateError
 from distill_platform.spec import load_spec, template
 from distill_platform.workspace import Workspace
+from tests.models.kinds import schema_of
 
 
 @pytest.mark.parametrize(
@@ -32,8 +34,9 @@ def test_the_baseline_is_ranked_as_the_sweep_is_where_that_needs_no_teacher(
 
 
 def test_a_gate_over_subgroups_is_refused_where_the_data_has_none() -> None:
-    gates = ["accuracy >= 0.9", "worst_group_accuracy >= 0.8"]
-    steps._check_gates(gates, True, "rows.csv")
-    steps._check_gates(gates[:1], False, "rows.csv")
-    with pytest.raises(GateError, match=r"gate `worst_group_accuracy >= 0.8` .* rows.csv is .* set data.subgroup"):
-        steps._check_gates(gates, False, "rows.csv")
+    alike, told_apart = schema_of("features"), replace(schema_of("features"), subgroup_names=("x", "y"))
+    gates = "gates.checks=[accuracy >= 0.9, worst_group_accuracy >= 0.8]"
+    fits._check_subgroups(load_spec(template(), [gates]), told_apart)
+    fits._check_subgroups(load_spec(template()), alike)
+    with pytest.raises(GateError, match=r"gate `worst_group_accuracy >= 0.8` .* sklearn:digits is .* data.subgroup"):
+        fits._check_subgroups(load_spec(template(), [gates]), alike)

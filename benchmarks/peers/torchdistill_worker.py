@@ -18,6 +18,7 @@ through its own registries.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import logging
 import sys
@@ -296,7 +297,15 @@ def _contrast(t: Mapping[str, Tensor], num_negatives: int) -> CRDLoss:
     return loss
 
 
+def keep_freed_memory() -> None:
+    """Tell glibc to hand freed memory to the next step instead of the system, as in `same_problem.py`."""
+    libc = ctypes.CDLL(None)
+    for option, size_bytes in ((-3, 1 << 25), (-1, 1 << 30)):  # M_MMAP_THRESHOLD at its most, M_TRIM_THRESHOLD
+        libc.mallopt(option, size_bytes)
+
+
 def main(folder: Path) -> None:
+    keep_freed_memory()
     torch.set_num_threads(1)
     logging.disable(logging.INFO)
     problem = Problem(folder)

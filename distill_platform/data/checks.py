@@ -124,9 +124,10 @@ class Found:
                 f"ids given more than once ({len(self._repeated)}): {_named(self._repeated)}; ids have to be unique"
             )
         if self._shared:
+            longer = ", or raise data.length, behind which rows may differ" if self.num_cut else ""
             faults.append(
                 f"rows of the same {same} in different splits ({_counted(len(self._shared), 'pair')}): "
-                f"{_named(self._shared)}; keep one of each, or give them one group"
+                f"{_named(self._shared)}; keep one of each, or give them one group{longer}"
             )
         if self._straddling:
             faults.append(

@@ -19,6 +19,7 @@ class Batch:
     """`index` `[B]`: rows of the split; `view` `[B]`: which view of each; inputs `[B, *shape]` raw; labels int64 `[B]`,
     of tokens `[B, T]`.
 
+    subgroups: `[B]`, of each example, -1 for none; None of data without.
     mixed: the labels of what is mixed in; None if the views do not mix.
     """
 
@@ -27,6 +28,7 @@ class Batch:
     inputs: Tensor
     labels: Tensor
     mixed: MixedLabels | None = None
+    subgroups: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -64,4 +66,6 @@ class Loader:
         inputs, pairs = show_with_pairs(self.examples, index, view, self.views)
         labels = self.examples.labels
         mixed = MixedLabels(labels.index_select(0, pairs.partner), pairs.weight) if self.views.mixes else None
-        return Batch(index, view, inputs, labels.index_select(0, index).long(), mixed)
+        subgroups = self.examples.subgroups
+        of_batch = subgroups.index_select(0, index) if subgroups is not None else None
+        return Batch(index, view, inputs, labels.index_select(0, index).long(), mixed, of_batch)

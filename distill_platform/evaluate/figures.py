@@ -156,7 +156,9 @@ def _sweep_caption(trials: Sequence[Trial], front: Sequence[Trial], chosen: Sequ
     words = {"finished": "finished", "stopped": "stopped early (open circles)", "failed": "failed"}
     caption = ", ".join(f"{statuses[status]} {word}" for status, word in words.items() if statuses[status])
     caption = f"Of {len(trials)} distilled trials {caption}."
-    if front:
+    if len(front) == 1:
+        caption += f" No other is both as right and as small as {_place(front[0])}."
+    elif front:
         caption += f" The front runs from {_place(front[0])} to {_place(front[-1])}."
     for trial in chosen:
         caption += f" Chosen: member {trial['member']}, {_place(trial)}."

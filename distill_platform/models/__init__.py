@@ -14,6 +14,7 @@ capture.py    what the inside of a network says; listing.py: the layers that the
 
 from distill_platform.models.builders import MODELS, build_body, model_source, preprocess_for
 from distill_platform.models.network import (
+    Calibration,
     Network,
     Output,
     Outputs,
@@ -25,6 +26,7 @@ from distill_platform.models.saved import SavedModel, Student, load_network, loa
 
 __all__ = [
     "MODELS",
+    "Calibration",
     "Ids",
     "LogMel",
     "Network",

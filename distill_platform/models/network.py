@@ -34,11 +34,28 @@ class Output(NamedTuple):
 Outputs = dict[str, Output]
 
 
-class Network(nn.Module):
-    """A body behind its preprocessing. Raw inputs `[B, *shape]` -> named outputs."""
+class Calibration(NamedTuple):
+    """What is done to logits `[…, C]` after the body: each times `scale`, and `bias` of its class added (None: 0)."""
 
-    def __init__(self, body: nn.Module, input: InputSpec, preprocess: Preprocess) -> None:
+    scale: float = 1.0
+    bias: tuple[float, ...] | None = None
+
+
+class Network(nn.Module):
+    """A body behind its preprocessing. Raw inputs `[B, *shape]` -> named outputs.
+
+    calibration: what is done to the output "logits" after it; no weights of the network, and never trained.
+    """
+
+    calibration_bias: Tensor | None
+
+    def __init__(
+        self, body: nn.Module, input: InputSpec, preprocess: Preprocess, calibration: Calibration | None = None
+    ) -> None:
         super().__init__()
+        self.calibration = calibration
+        bias = torch.tensor(calibration.bias) if calibration is not None and calibration.bias is not None else None
+        self.register_buffer("calibration_bias", bias, persistent=False)
         self.body = body
         self.preprocess = preprocess.module(input)
         self.padding = input.padding
@@ -58,7 +75,14 @@ class Network(nn.Module):
         given = prepared if prepared.mask is not None else prepared[:1]
         outputs = self.body(*given)
         named = {"logits": outputs} if isinstance(outputs, Tensor) else outputs
-        return {name: _output(value, prepared.mask, self.num_positions) for name, value in named.items()}
+        found = {name: _output(value, prepared.mask, self.num_positions) for name, value in named.items()}
+        if self.calibration is not None:
+            found["logits"] = self._calibrated(found["logits"], self.calibration.scale)
+        return found
+
+    def _calibrated(self, output: Output, scale: float) -> Output:
+        values = output.values * scale
+        return output._replace(values=values if self.calibration_bias is None else values + self.calibration_bias)
 
     def _is_listened_to(self) -> bool:
         """Whether a hook takes what some layer gives: then all batches have to be of one length."""
@@ -71,13 +95,19 @@ class Network(nn.Module):
 
 
 def build_network(
-    name: str, args: Mapping[str, Any], input: InputSpec, num_classes: int, preprocess: Preprocess, seed: int
+    name: str,
+    args: Mapping[str, Any],
+    input: InputSpec,
+    num_classes: int,
+    preprocess: Preprocess,
+    seed: int,
+    calibration: Calibration | None = None,
 ) -> Network:
     """A network with weights drawn from `seed` alone; the caller's random state is left as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         body = build_body(name, args, input, num_classes, preprocess)
-    return Network(body, input, preprocess)
+    return Network(body, input, preprocess, calibration)
 
 
 def inference_batch_size(device: torch.device) -> int:

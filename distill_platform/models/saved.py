@@ -27,18 +27,23 @@ from distill_platform.data.schema import InputSpec, Schema
 from distill_platform.errors import Corrupt, FormatError, ModelError
 from distill_platform.fingerprint import sha256_bytes
 from distill_platform.models.builders import model_source, preprocess_for, saved_args
-from distill_platform.models.network import Network, build_network, inference_batch_size
+from distill_platform.models.network import Calibration, Network, build_network, inference_batch_size
 from distill_platform.models.preprocess import Preprocess, preprocess_from_json
 from distill_platform.models.raw_inputs import raw_inputs
 
-MODEL_FORMAT = 1
+MODEL_FORMATS = (1, 2)
+"""Those that are read. A model with `calibration` is written as 2, because a release that knows 1 alone would leave it
+out; all others as 1."""
 MODEL_FILE, WEIGHTS_FILE = "model.json", "weights.safetensors"
 WEIGHT_TYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
 class SavedModel:
-    """What model.json says, weights apart. `cache`: digest of the teacher's outputs that it learned from, if it did."""
+    """What model.json says, weights apart.
+
+    cache: digest of the teacher's outputs that it learned from, if it did. calibration: what is done to its logits.
+    """
 
     name: str
     args: Mapping[str, Any]
@@ -47,6 +52,7 @@ class SavedModel:
     preprocess: Preprocess
     task: str = "classification"
     cache: str | None = None
+    calibration: Calibration | None = None
 
     @classmethod
     def for_data(cls, name: str, args: Mapping[str, Any], schema: Schema, task: str = "classification") -> SavedModel:
@@ -55,7 +61,8 @@ class SavedModel:
 
     def build(self, seed: int = 0) -> Network:
         """A network of this kind with weights drawn from `seed`."""
-        return build_network(self.name, self.args, self.input, len(self.class_names), self.preprocess, seed)
+        given = (self.name, self.args, self.input, len(self.class_names), self.preprocess)
+        return build_network(*given, seed, self.calibration)
 
 
 def save_model(folder: Path, model: SavedModel, network: Network, weights: str = "float32") -> None:
@@ -69,7 +76,7 @@ def save_model(folder: Path, model: SavedModel, network: Network, weights: str =
     data = save_tensors(state)
     (folder / WEIGHTS_FILE).write_bytes(data)
     description: dict[str, Any] = {
-        "format": MODEL_FORMAT,
+        "format": 1 if model.calibration is None else 2,
         "task": model.task,
         "model": {
             "name": model.name,
@@ -87,6 +94,8 @@ def save_model(folder: Path, model: SavedModel, network: Network, weights: str =
             (folder / name).write_bytes(content)
     if model.cache is not None:
         description["cache"] = model.cache
+    if model.calibration is not None:
+        description["calibration"] = model.calibration._asdict()
     (folder / MODEL_FILE).write_text(json.dumps(description, indent=1, sort_keys=True))
 
 
@@ -123,6 +132,7 @@ def read_model(folder: Path) -> SavedModel:
         preprocess=preprocess_from_json(description["preprocess"], files),
         task=description["task"],
         cache=description.get("cache"),
+        calibration=_calibration(description.get("calibration")),
     )
 
 
@@ -162,6 +172,13 @@ def _load_weights(network: Network, data: bytes, folder: Path) -> None:
         raise ModelError(f"{folder / WEIGHTS_FILE}: the weights do not fit the model of model.json: {error}") from error
 
 
+def _calibration(stored: Mapping[str, Any] | None) -> Calibration | None:
+    if stored is None:
+        return None
+    bias = stored["bias"]
+    return Calibration(stored["scale"], tuple(bias) if bias is not None else None)
+
+
 def _read_description(folder: Path) -> dict[str, Any]:
     path = folder / MODEL_FILE
     try:
@@ -170,11 +187,10 @@ def _read_description(folder: Path) -> dict[str, Any]:
         raise ModelError(f"{folder} holds no {MODEL_FILE}; wanted a model folder that the platform saved") from None
     except ValueError as error:
         raise Corrupt(f"{path} is not JSON ({error}); fetch the model again") from error
-    if not isinstance(description, dict) or description.get("format") != MODEL_FORMAT:
+    if not isinstance(description, dict) or description.get("format") not in MODEL_FORMATS:
         got = description.get("format") if isinstance(description, dict) else description
-        raise FormatError(
-            f"{path} has format {got!r}, this release reads {MODEL_FORMAT}; use the release that wrote it"
-        )
+        known = " and ".join(map(str, MODEL_FORMATS))
+        raise FormatError(f"{path} has format {got!r}, this release reads {known}; use the release that wrote it")
     return description
 
 

@@ -6,7 +6,7 @@ Each function gives a state for `student.load_state_dict`; nothing is changed in
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,15 +16,70 @@ from distill_platform.errors import ModelError
 from distill_platform.models.axes import Axes, Axis, channel_axes
 from distill_platform.models.network import Network
 from distill_platform.models.prepared import Prepared
+from distill_platform.models.saved import SavedModel
 
 State = dict[str, Tensor]
+Importance = Callable[[Network], Mapping[str, Tensor]]
+NAMES_SHOWN = 5
+"""Names of classes that an error lists: of a vocabulary there may be thousands."""
 
 
 def from_weights(student: Network, given: Network) -> State:
     """The weights of a network of the same architecture. Raises ModelError, naming what differs, for another."""
     state = given.state_dict()
-    _check_shapes({name: tensor.shape for name, tensor in student.state_dict().items()}, state, "the given weights")
+    _check_shapes(_shapes(student.state_dict()), state, "the given weights")
     return _copied(state)
+
+
+def from_teacher(
+    student: Network,
+    teacher: Network,
+    keep: Sequence[int] | None = None,
+    importance: Importance | None = None,
+) -> State:
+    """What a student can take over of its teacher: all weights of an equal one, else as `from_layers`, and of a wider
+    one as `from_channels`.
+
+    importance: teacher -> what `from_channels` takes; asked only where it is needed, and by default weights' norms.
+
+    Raises ModelError as these do.
+    """
+
+    def narrowed() -> State:
+        return from_channels(student, teacher, keep, importance(teacher) if importance is not None else None)
+
+    _check_architecture(student, teacher)
+    own, given = student.state_dict(), teacher.state_dict()
+    if keep is None and _stack_sizes(own) == _stack_sizes(given):
+        return _copied(given) if _shapes(own) == _shapes(given) else narrowed()
+    source = layer_map(own, given, keep)
+    is_as_wide = all(source(name) in given and given[source(name)].shape == each.shape for name, each in own.items())
+    return from_layers(student, teacher, keep) if is_as_wide else narrowed()
+
+
+def check_start(student: SavedModel, given: SavedModel, how: str, keep: Sequence[int] | None = None) -> None:
+    """Raises ModelError if a student cannot start from a model `how` ("weights" or "teacher") it is to.
+
+    Both are built without memory.
+    """
+    if student.class_names != given.class_names:
+        own, wanted = (", ".join(model.class_names[:NAMES_SHOWN]) for model in (given, student))
+        raise ModelError(
+            f"the model to start from has {len(given.class_names)} classes ({own} …), the student "
+            f"{len(student.class_names)} ({wanted} …); give a model of the same classes in the same order"
+        )
+    with torch.device("meta"):
+        networks = (student.build(), given.build())
+    if how == "weights":
+        from_weights(*networks)
+    else:
+        from_teacher(*networks, keep, _all_alike)
+
+
+def _all_alike(teacher: Network) -> dict[str, Tensor]:
+    """In place of importance, where there are no weights to tell it from."""
+    parts = (part for axes in channel_axes(teacher.body).values() for axis in axes for part in axis or ())
+    return {part.group: torch.zeros(part.num) for part in parts}
 
 
 def from_layers(student: Network, teacher: Network, keep: Sequence[int] | None = None) -> State:
@@ -38,7 +93,7 @@ def from_layers(student: Network, teacher: Network, keep: Sequence[int] | None =
     source = layer_map(student.state_dict(), teacher.state_dict(), keep)
     given = teacher.state_dict()
     state = {name: given[source(name)] for name in student.state_dict() if source(name) in given}
-    _check_shapes({name: tensor.shape for name, tensor in student.state_dict().items()}, state, "the teacher's layers")
+    _check_shapes(_shapes(student.state_dict()), state, "the teacher's layers")
     return _copied(state)
 
 
@@ -59,11 +114,7 @@ def from_channels(
     """
     wanted, given = channel_axes(student.body), channel_axes(teacher.body)
     own, states = student.body.state_dict(), teacher.body.state_dict()
-    if type(student.body) is not type(teacher.body):
-        raise ModelError(
-            f"the student is a {type(student.body).__name__}, its teacher a {type(teacher.body).__name__}; channels "
-            "can be taken over within one architecture"
-        )
+    _check_architecture(student, teacher)
     stacked = _stack_sizes(own) != _stack_sizes(states)
     source = layer_map(own, states, keep) if stacked or keep is not None else str
     missing = [name for name in own if source(name) not in states]
@@ -157,7 +208,8 @@ def layer_map(student: Mapping[str, Any], teacher: Mapping[str, Any], keep: Sequ
         raise ModelError("student and teacher have as many layers, so there is none to drop")
     for stack, (num, available) in shorter.items():
         if num > available:
-            raise ModelError(f"{stack}: the student has {num} layers, the teacher {available}; wanted at most as many")
+            where = stack.removeprefix("body.")
+            raise ModelError(f"{where}: the student has {num} layers, the teacher {available}; wanted at most as many")
     kept = {stack: _spaced(stack, num, available, keep) for stack, (num, available) in shorter.items()}
 
     def source(name: str) -> str:
@@ -173,7 +225,8 @@ def _spaced(stack: str, num: int, available: int, keep: Sequence[int] | None) ->
     if keep is None:
         return [index * available // num for index in range(num)]
     if len(keep) != num or sorted(set(keep)) != list(keep) or not 0 <= keep[0] <= keep[-1] < available:
-        raise ModelError(f"{stack}: got layers {list(keep)}, wanted {num} of 0 to {available - 1}, rising")
+        where = stack.removeprefix("body.")
+        raise ModelError(f"{where}: got layers {list(keep)}, wanted {num} of 0 to {available - 1}, rising")
     return list(keep)
 
 
@@ -222,6 +275,18 @@ def _by_group(axis: Axis, values: Tensor) -> list[tuple[str, Tensor]]:
         found.append((part.group, values[..., start:end].unflatten(-1, (part.num, part.unit))))
         start = end
     return found
+
+
+def _check_architecture(student: Network, teacher: Network) -> None:
+    if type(student.body) is not type(teacher.body):
+        raise ModelError(
+            f"the student is a {type(student.body).__name__}, its teacher a {type(teacher.body).__name__}; layers and "
+            "channels can be taken over within one architecture"
+        )
+
+
+def _shapes(state: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in state.items()}
 
 
 def _check_shapes(wanted: Mapping[str, torch.Size], given: Mapping[str, Tensor], what: str) -> None:

@@ -55,7 +55,7 @@ class Loss:
     def __call__(self, output: Output, target: Target, labels: Tensor | None = None, **settings: Any) -> Tensor:
         """Its value for a student's output and a teacher's, on the student's device; of several teachers their sum."""
         if isinstance(target, CombinedTarget):
-            parts = [(_counting(output, weight), part) for part, weight in target.parts]
+            parts = [(counting(output, weight), part) for part, weight in target.parts]
             values = [share * self(counted, part, labels, **settings) for (counted, share), part in parts]
             return torch.stack(values).sum()
         assert type(target) in self.accepts(settings), "the spec is refused"
@@ -65,8 +65,10 @@ class Loss:
         return self.functions[type(target)](*given, mask=output.mask, **settings)
 
 
-def _counting(output: Output, weight: float | Tensor) -> tuple[Output, float | Tensor]:
-    """An output whose positions count as much as a teacher does there, and the share of all that this is."""
+def counting(output: Output, weight: float | Tensor) -> tuple[Output, float | Tensor]:
+    """An output whose positions count as much as `weight` says, or `[B]` of each example; and the share of all that
+    this is, by which a mean over what counts becomes one over all.
+    """
     if not isinstance(weight, Tensor):
         return output, weight
     values = output.values

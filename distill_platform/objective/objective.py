@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 from distill_platform.data.mixing import MixedLabels
 from distill_platform.errors import ModelError
-from distill_platform.models import SavedModel
+from distill_platform.models import Outputs, SavedModel
 from distill_platform.models.capture import ATTENTION, Answer, layer_shapes, pooled
 from distill_platform.objective.answers import START, Moment, TeacherAnswer
 from distill_platform.objective.catalogue import LOSSES
 from distill_platform.objective.features import FEATURES, FeatureLoss, Fit, Pair
 from distill_platform.objective.layers import LayerPair, Shapes, merged, pair_layers, pooled_shape
-from distill_platform.objective.loss import Loss
+from distill_platform.objective.loss import Loss, counting
 from distill_platform.objective.schedules import value_at
 from distill_platform.tasks import Task
 
@@ -99,15 +99,22 @@ class Objective:
         teacher: TeacherAnswer | None = None,
         mixed: MixedLabels | None = None,
         moment: Moment = START,
+        weight: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """The weighted value of each term, scalars that carry gradients; their sum is the training loss.
 
         mixed: the labels of the examples' partners, where examples are mixed.
+        weight: `[B]`, how much each example counts in the task loss and in losses of outputs (None: 1), where the mean
+        is still over all that counts. Losses that compare layers take every example alike: of those that compare
+        examples with each other no part is one example's.
         """
-        return {
-            term.name: value_at(term.weight, moment.done) * self._value(term, answer, labels, teacher, mixed, moment)
-            for term in self.terms
-        }
+        given = (answer, labels, teacher, mixed, moment, weight)
+        return {term.name: value_at(term.weight, moment.done) * self._value(term, *given) for term in self.terms}
+
+    def task_loss(self, outputs: Outputs, labels: Tensor, weight: Tensor) -> Tensor:
+        """The task's loss on labels, with the settings of the task's term if there is one; `weight` as `Task.loss`."""
+        settings = next((term.settings for term in self.terms if term.name == TASK), {})
+        return self.task.loss(outputs, labels, weight=weight, **{k: value_at(v, 0.0) for k, v in settings.items()})
 
     @property
     def _features(self) -> list[Term]:
@@ -121,17 +128,23 @@ class Objective:
         teacher: TeacherAnswer | None,
         mixed: MixedLabels | None,
         moment: Moment,
+        weight: Tensor | None,
     ) -> Tensor:
         settings = {name: value_at(value, moment.done) for name, value in term.settings.items()}
         if term.name == TASK and mixed is not None:
+            assert weight is None, "the spec is refused"
             own = self.task.loss(answer.outputs, labels, weight=mixed.weight, **settings)
             return own + self.task.loss(answer.outputs, mixed.partner, weight=1 - mixed.weight, **settings)
         if term.name == TASK:
-            return self.task.loss(answer.outputs, labels, **settings)
+            return self.task.loss(answer.outputs, labels, weight=weight, **settings)
         assert teacher is not None, f"the term {term.name} needs the teacher's outputs"
         loss = LOSSES[term.name]
         if isinstance(loss, Loss):
-            return loss(answer.outputs[self.task.output], teacher.target, labels, **settings)
+            output = answer.outputs[self.task.output]
+            if weight is None:
+                return loss(output, teacher.target, labels, **settings)
+            counted, share = counting(output, weight)
+            return share * loss(counted, teacher.target, labels, **settings)
         values = [
             module(_pair(loss, pair, answer, teacher, moment), settings)
             for pair, module in zip(self.pairs[term.name], self.modules[term.name], strict=True)  # type: ignore[call-overload]

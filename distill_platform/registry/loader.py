@@ -13,9 +13,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from distill_platform.errors import ModelError, NotFound, RegistryError
 from distill_platform.models import Student, load_student_folder
+from distill_platform.models.raw_inputs import raw_inputs
 from distill_platform.registry import log
 from distill_platform.registry.folder import (
     LOGITS,
@@ -63,8 +65,10 @@ class StudentModel:
     def predict(self, model_input: Any, params: Mapping[str, Any] | None = None) -> Any:
         """Raw inputs `[N, …]` -> a table of `prediction` and one `p(<class>)` per class, a row per input.
 
-        Inputs are an array or nested list, or a DataFrame: of feature columns in any order, or of an image's pixels,
-        one flattened image a row. `params={"output": "logits"}` gives the logits instead, `[N, C]` float32.
+        Inputs are an array or nested list, or a DataFrame: of feature columns in any order, of an image's pixels, one
+        flattened image a row, or of one column that holds a text, the samples of a sound or the ids of tokens a row.
+        Of tokens the prediction is the next one, behind the last. `params={"output": "logits"}` gives the logits
+        instead, float32 `[N, C]`, or `[N, T, V]` for each of the tokens.
 
         Raises ModelError for inputs that are not of the student's form.
         """
@@ -75,6 +79,8 @@ class StudentModel:
         if output != PREDICTION:
             raise ModelError(f"params[{OUTPUT!r}] is {output!r}, known are {PREDICTION!r} and {LOGITS!r}")
         probabilities = self.student.probabilities(inputs)
+        if self.student.input.kind == "tokens":
+            probabilities = probabilities[np.arange(len(probabilities)), self._last_positions(inputs)]
         names = np.asarray(self.student.class_names, dtype=object)
         table: dict[str, Any] = {PREDICTION: names[probabilities.argmax(-1)]}
         for index, name in enumerate(self.student.class_names):
@@ -82,9 +88,11 @@ class StudentModel:
         return pd.DataFrame(table)
 
     def _raw(self, given: Any) -> Any:
+        form = self.student.input
+        if form.padding is not None:
+            return _sequences(given)
         if not isinstance(given, pd.DataFrame):
             return np.asarray(given)
-        form = self.student.input
         if form.kind == "features":
             if missing := [name for name in form.feature_names if name not in given.columns]:
                 wanted = ", ".join(form.feature_names)
@@ -93,6 +101,26 @@ class StudentModel:
         if given.shape[1] != (pixels := int(np.prod(form.shape))):
             raise ModelError(f"the table has {given.shape[1]} columns, wanted {pixels}: one flattened image a row")
         return given.to_numpy().reshape(-1, *form.shape)
+
+    def _last_positions(self, inputs: Any) -> NDArray[np.int64]:
+        """[N] the position of the last token of each input; raises ModelError for one that has none."""
+        form = self.student.input
+        lengths = (raw_inputs(inputs, form, len(self.student.class_names)).numpy() != form.padding).sum(1)
+        if not lengths.all():
+            raise ModelError(f"input {int(lengths.argmin())} holds no token, and nothing comes before the first")
+        return np.asarray(lengths - 1)
+
+
+def _sequences(given: Any) -> Any:
+    """Texts, sounds or tokens of any length as they are, out of a table's one column where they come in a table."""
+    if not isinstance(given, pd.DataFrame):
+        return given
+    if given.shape[1] != 1:
+        raise ModelError(
+            f"the table has {given.shape[1]} columns, wanted one, with a text, the samples of a sound or the ids of "
+            "tokens in each row"
+        )
+    return given.iloc[:, 0].tolist()
 
 
 def _load_pyfunc(data_path: str) -> StudentModel:

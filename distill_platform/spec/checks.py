@@ -25,6 +25,7 @@ from distill_platform.spec.schema import (
     TeacherSpec,
     TrainSpec,
 )
+from distill_platform.spec.students import calibration_faults, start_faults, worst_group_faults
 from distill_platform.spec.terms import Sections, mixing_faults, objective_faults, term_demands
 
 if TYPE_CHECKING:
@@ -186,6 +187,9 @@ _CHECKS: tuple[Callable[[Sections], Iterator[Fault]], ...] = (
     student_faults,
     objective_faults,
     mixing_faults,
+    start_faults,
+    worst_group_faults,
+    calibration_faults,
     _sweep_faults,
     _gate_faults,
 )

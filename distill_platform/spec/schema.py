@@ -10,7 +10,14 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le, Len, Lt
-from pydantic import BaseModel, ConfigDict, Field, model_serializer, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 Count = Annotated[int, Ge(1)]
@@ -156,6 +163,20 @@ class DataSpec(Section):
     """Augmented views."""
 
 
+class PartSpec(Section):
+    """How a part of a model is trained."""
+
+    lr_factor: NonNegative
+    """Factor of its learning rate; 0 leaves its weights, and what its norms have counted, as they are."""
+
+
+class WorstGroupSpec(Section):
+    """Training for the subgroup that a model is worst in (group distributionally robust optimisation)."""
+
+    step_size: Positive = 0.01
+    """How fast the weight of a subgroup with a high loss grows."""
+
+
 class TrainSpec(Section):
     """How a model is trained."""
 
@@ -188,6 +209,10 @@ class TrainSpec(Section):
     within windows, for inputs or a cache larger than memory, which holds two windows."""
     window_examples: Count = 65_536
     """Examples of a window, in blocks of 4,096; not read with the global order."""
+    parts: dict[Text, PartSpec] = {}
+    """Layer, or pattern such as `blocks.*`, -> how it is trained; of two that hold a weight the deeper one decides."""
+    worst_group: WorstGroupSpec | None = None
+    """Weigh the subgroups of data.subgroup by how badly they go; null: every example counts alike."""
 
 
 class TeacherSpec(Section):
@@ -286,6 +311,43 @@ class LossSpec(Section):
         return dict(self.model_extra or {})
 
 
+class _StartSpec(Section):
+    @model_serializer(mode="wrap")
+    def _as_written(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        plain = dump(self)
+        return {"from": plain.pop("from_"), **plain}
+
+
+class RandomStart(_StartSpec):
+    """Random weights, drawn from train.seed."""
+
+    from_: Literal["random"] = Field("random", alias="from")
+    """Where the first weights come from."""
+
+
+class WeightsStart(_StartSpec):
+    """The weights of a saved model of the student's architecture and classes."""
+
+    from_: Literal["weights"] = Field("weights", alias="from")
+    """Where the first weights come from."""
+    uri: Text
+    """URI of its folder."""
+
+
+class TeacherStart(_StartSpec):
+    """As many of the (first) teacher's layers, channels, heads and neurons as the student has."""
+
+    from_: Literal["teacher"] = Field("teacher", alias="from")
+    """Where the first weights come from."""
+    layers: Literal["evenly"] | Annotated[tuple[Annotated[int, Ge(0)], ...], Len(1)] = "evenly"
+    """Which of the teacher's layers are kept, counted from 0; evenly: spaced so, of twice as many every other one."""
+    importance: Literal["weights", "activations"] = "weights"
+    """What decides which channels of a wider teacher are kept: norms of weights, or of what training examples cause."""
+
+
+StartSpec = Annotated[RandomStart | WeightsStart | TeacherStart, Field(discriminator="from_")]
+
+
 def _default_objective() -> dict[str, LossSpec]:
     return {"task": LossSpec(weight=0.3), "soft_targets": LossSpec.model_validate({"weight": 0.7, "temperature": 4.0})}
 
@@ -361,9 +423,10 @@ class SweepSpec(Section):
     """asha lets one in so many go on at each rung."""
     generations: Count = 1
     """Sweeps in a row: the best student of one teaches the next. 1 has the teacher alone teach."""
-    metric: Literal["val_accuracy", "val_loss", "kl_to_teacher"] = "val_accuracy"
+    metric: Literal["val_accuracy", "val_loss", "kl_to_teacher", "val_worst_group_accuracy"] = "val_accuracy"
     """What ranks trials, on the validation split; of val_loss and kl_to_teacher, which is at temperature 1, lower is
-    better. With kl_to_teacher the baseline, which has no teacher, goes by val_accuracy."""
+    better. With kl_to_teacher the baseline, which has no teacher, goes by val_accuracy.
+    val_worst_group_accuracy is that of the subgroup of data.subgroup where a student is worst."""
     space: dict[str, Dimension] = {}
     """Dotted path under student, objective or train -> what it may be set to."""
 
@@ -375,10 +438,21 @@ class SweepSpec(Section):
 
 
 class CompressSpec(Section):
-    """How the shipped student is stored."""
+    """How the shipped student is stored, and what of its answers is put right, by the validation split alone."""
 
     weights: Literal["float32", "float16", "bfloat16"] = "float32"
     """Number format of its weights."""
+    calibrate: bool = False
+    """Scale its logits, so that it is as sure as it is right; no prediction changes."""
+    class_bias: Literal["none", "auto"] | dict[Text, Positive] = "none"
+    """Shift its logits, so that each class is predicted as often as it occurs: auto as in the validation split, or
+    each class -> its share, which sum to 1. Repairs a student that was never shown a class."""
+
+    @model_validator(mode="after")
+    def _shares(self) -> CompressSpec:
+        if isinstance(self.class_bias, dict) and abs(sum(self.class_bias.values()) - 1) > 1e-6:
+            raise refuse(f"class_bias has shares that sum to {sum(self.class_bias.values()):g}, wanted 1")
+        return self
 
 
 class EvaluateSpec(Section):
@@ -452,6 +526,8 @@ class Spec(Section):
     """Its outputs at rest."""
     student: ModelSpec
     """The architecture that ships; its arguments may be swept."""
+    start: StartSpec = Field(default_factory=lambda: RandomStart.model_validate({"from": "random"}))
+    """What its training begins with."""
     objective: Annotated[dict[str, LossSpec], Len(1)] = Field(default_factory=_default_objective)
     """What the student minimises: loss name -> weight and settings. `task` is the task's own loss on labels."""
     train: TrainSpec = TrainSpec()

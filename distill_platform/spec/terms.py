@@ -61,12 +61,10 @@ def _term_faults(name: str, term: Mapping[str, Any], known: Mapping[str, Setting
 
 def mixing_faults(sections: Sections) -> Iterator[Fault]:
     """A loss that asks for an example's one label, over views that mix two examples."""
-    from distill_platform.data.transforms import TRANSFORMS
     from distill_platform.objective.response import RESPONSE
 
     data: DataSpec | None = sections.get("data")
-    names = [each.name for each in data.views.augment] if data else []
-    mixing = [name for name in names if name in TRANSFORMS and TRANSFORMS[name].mix is not None]
+    mixing = mixing_transforms(data) if data else []
     for name in sections.get("objective", ()) if mixing else ():
         if name in RESPONSE and RESPONSE[name].needs_labels:
             fitting = ", ".join(other for other, loss in RESPONSE.items() if not loss.needs_labels)
@@ -75,6 +73,14 @@ def mixing_faults(sections: Sections) -> Iterator[Fault]:
                 f"splits the classes by an example's label, and {', '.join(mixing)} in data.views makes examples of "
                 f"two; take it out of the views, or one of {fitting}",
             )
+
+
+def mixing_transforms(data: DataSpec) -> list[str]:
+    """The names of those of a spec's transforms that make one example of two."""
+    from distill_platform.data.transforms import TRANSFORMS
+
+    names = [each.name for each in data.views.augment]
+    return [name for name in names if name in TRANSFORMS and TRANSFORMS[name].mix is not None]
 
 
 def _layers_faults(path: Path, layers: Any) -> Iterator[Fault]:

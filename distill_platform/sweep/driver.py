@@ -31,6 +31,7 @@ from distill_platform.sweep.results import write_results
 from distill_platform.sweep.search import Search
 from distill_platform.sweep.space import Space
 from distill_platform.sweep.trial import MemberTrainable, TrialJob, lost_result, stopped_result
+from distill_platform.train.start import RANDOM, Start
 from distill_platform.train.teaching import Teaching
 
 log = logging.getLogger(__name__)
@@ -81,13 +82,14 @@ def run_sweep(
     task: str,
     slots: Slots,
     should_stop: Callable[[], bool] = lambda: False,
+    start: Start = RANDOM,
 ) -> None:
     """Train members until `plan.trials` have ended; write the winner, all trials and all curves into the draft.
 
     Raises SweepFailed if no member finished, Stopped if `should_stop` said so before all had ended.
     """
     job = TrialJob(
-        data, teaching, plan.base, views, task, plan.metric, plan.rungs, draft.work, max(1, int(slots.num_cpus))
+        data, teaching, plan.base, views, task, plan.metric, plan.rungs, draft.work, max(1, int(slots.num_cpus)), start
     )
     state = job.ledger.state()
     with track(plan.name, plan.trials, "trials") as advance:

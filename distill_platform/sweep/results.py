@@ -13,6 +13,7 @@ from distill_platform.errors import Corrupt
 from distill_platform.fingerprint import sha256_bytes
 from distill_platform.storage import Storage
 from distill_platform.sweep.ledger import LedgerState, Result
+from distill_platform.train.trainer import MEASURED
 
 TRIALS_FILE, CURVES_FILE, WINNER_FILE, MODEL_FOLDER = "trials.parquet", "curves.parquet", "winner.json", "model"
 SECONDS_FILE = f"{TIMINGS}trials.parquet"
@@ -25,6 +26,7 @@ _TRIAL_SCHEMA = pa.schema(
         "val_accuracy": pa.float64(),
         "val_loss": pa.float64(),
         "kl_to_teacher": pa.float64(),
+        "val_worst_group_accuracy": pa.float64(),
         "score": pa.float64(),
         "epochs": pa.int64(),
         "num_parameters": pa.int64(),
@@ -42,6 +44,8 @@ _CURVE_SCHEMA = pa.schema(
         "kl_to_teacher": pa.float64(),
         "terms": pa.string(),
         "shares": pa.string(),
+        "val_worst_group_accuracy": pa.float64(),
+        "subgroup_weights": pa.string(),
     }
 )
 _SECONDS_SCHEMA = pa.schema({"member": pa.int64(), "seconds": pa.float64()})
@@ -85,13 +89,12 @@ def read_trials(sweep: Artifact) -> list[dict[str, Any]]:
     """Every trial of a sweep artifact, as the columns of trials.parquet, metrics gathered in a dict."""
     rows = pq.read_table(sweep.fetch(TRIALS_FILE)).to_pylist()
     seconds = {row["member"]: row["seconds"] for row in pq.read_table(sweep.fetch(SECONDS_FILE)).to_pylist()}
-    names = ("val_accuracy", "val_loss", "kl_to_teacher")
     return [
         {
-            **{name: value for name, value in row.items() if name not in names},
+            **{name: value for name, value in row.items() if name not in MEASURED},
             "settings": json.loads(row["settings"]),
             "seconds": seconds[row["member"]],
-            "metrics": {name: row[name] for name in names if row[name] is not None},
+            "metrics": {name: row[name] for name in MEASURED if row.get(name) is not None},
         }
         for row in rows
     ]
@@ -101,7 +104,7 @@ def read_curves(sweep: Artifact, member: int) -> list[dict[str, Any]]:
     """The epochs of one member, in order."""
     rows = pq.read_table(sweep.fetch(CURVES_FILE), filters=[("member", "=", member)]).to_pylist()
     return [
-        {**row, "terms": json.loads(row["terms"]), "shares": json.loads(row["shares"])}
+        {**row, **{name: json.loads(row[name]) for name in ("terms", "shares", "subgroup_weights") if name in row}}
         for row in sorted(rows, key=lambda row: row["epoch"])
     ]
 
@@ -117,6 +120,7 @@ def _curve_row(number: int, report: dict[str, Any]) -> dict[str, Any]:
         "member": number,
         "terms": json.dumps(report["terms"]),
         "shares": json.dumps(report.get("shares")),
+        "subgroup_weights": json.dumps(report.get("subgroup_weights")),
     }
 
 

@@ -27,9 +27,10 @@ from distill_platform.tasks import TASKS
 from distill_platform.train import Checkpoints, Trainer, TrainSettings
 from distill_platform.train.average import AverageTeacher
 from distill_platform.train.fit import CHECKPOINT_EVERY_S, PeriodicSaver
+from distill_platform.train.start import RANDOM, Start
 from distill_platform.train.teachers import Teacher
 from distill_platform.train.teaching import SAMPLE, Teaching
-from distill_platform.train.trainer import best_device
+from distill_platform.train.trainer import MEASURED, best_device
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class TrialJob:
     rungs: tuple[int, ...]
     work: Storage
     num_threads: int
+    start: Start = RANDOM
     checkpoint_every_s: float = CHECKPOINT_EVERY_S
 
     @property
@@ -119,6 +121,7 @@ class MemberTrainable(tune.Trainable):
         self.validation = open_split(job.data, "val")
         self.validation_teacher = job.teaching.open(job.data, "val", self.validation, job.views)
         self.training: TrainingData | None = None
+        self.start = job.start.open(job.data)
         self._start(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -160,7 +163,7 @@ class MemberTrainable(tune.Trainable):
         if self.ended is None:
             try:
                 self.trainer = self._make_trainer(config["settings"])
-            except InputError as error:  # a width or depth that the builder refuses fails this member alone
+            except InputError as error:  # a width or depth that builder or start refuses fails this member alone
                 self.ended = self.job.ledger.end(self.number, _failure(str(error)))
 
     def _make_trainer(self, settings: Settings) -> Trainer:
@@ -179,6 +182,8 @@ class MemberTrainable(tune.Trainable):
         )
         opened = self._training_data(make_order(train.order, train.window_examples))
         network = self.model.build(train.seed)
+        if self.start is not None:
+            self.start.apply(network)
         trainer = Trainer(
             network,
             Objective.of(TASKS[job.task], applied["objective"]),
@@ -227,7 +232,7 @@ class MemberTrainable(tune.Trainable):
         result = {
             "status": status,
             "score": trainer.best_score,
-            "metrics": {name: best[name] for name in ("val_accuracy", "val_loss", "kl_to_teacher") if name in best},
+            "metrics": {name: best[name] for name in MEASURED if name in best},
             "reports": trainer.reports,
             "epochs": trainer.epoch,
             "seconds": round(sum(report["seconds"] for report in trainer.reports), 4),

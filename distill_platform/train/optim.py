@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
-from torch import nn
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "sgd": lambda groups, lr, momentum: torch.optim.SGD(
@@ -30,13 +30,18 @@ PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.floa
 
 
 def make_optimizer(
-    name: str, parameters: Sequence[nn.Parameter], lr: float, weight_decay: float, momentum: float
+    name: str, parts: Sequence[Mapping[str, Any]], lr: float, weight_decay: float, momentum: float
 ) -> torch.optim.Optimizer:
-    """An optimiser over parameters; weight decay spares biases and norms (parameters of one axis)."""
-    groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
+    """An optimiser over parts, each `params` and `lr_factor`, which its groups keep for whoever sets their rates.
+
+    Weight decay spares biases and norms (parameters of one axis).
+    """
+    groups = []
+    for part in parts:
+        matrices = [parameter for parameter in part["params"] if parameter.ndim > 1]
+        vectors = [parameter for parameter in part["params"] if parameter.ndim <= 1]
+        for parameters, decay in ((matrices, weight_decay), (vectors, 0.0)):
+            groups.append({"params": parameters, "weight_decay": decay, "lr_factor": part["lr_factor"]})
     return OPTIMIZERS[name]([group for group in groups if group["params"]], lr, momentum)
 
 

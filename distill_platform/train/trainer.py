@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,35 +20,21 @@ from distill_platform.data.order import step_seed
 from distill_platform.errors import CacheMismatch, TrainingDiverged
 from distill_platform.models import Network
 from distill_platform.models.capture import Answer, Capture, capture
+from distill_platform.models.parts import freeze, joined, parameter_groups
 from distill_platform.objective import Moment, Objective, kl_to_teacher
 from distill_platform.objective.objective import gradient_shares
 from distill_platform.tasks.task import Sums, rows_per_pass
 from distill_platform.train.average import AverageTeacher
 from distill_platform.train.optim import PRECISIONS, lr_factor, make_optimizer
+from distill_platform.train.settings import TrainSettings
 from distill_platform.train.teachers import Teacher
+from distill_platform.train.worst_group import WORST_ACCURACY, WorstGroup, subgroup_sums, worst_of
 
 EpochReport = dict[str, Any]
-"""epoch, train_loss, terms, shares (at some epochs), val_accuracy, val_loss, kl_to_teacher (with a cache), seconds."""
-
-
-@dataclass(frozen=True)
-class TrainSettings:
-    """How to train; the fields of the spec's `train`, all resolved."""
-
-    epochs: int
-    batch_size: int
-    optimizer: str
-    lr: float
-    weight_decay: float
-    momentum: float
-    schedule: str
-    warmup_fraction: float
-    clip_norm: float | None
-    patience_epochs: int | None
-    precision: str
-    seed: int
-    order: str = "global"
-    window_examples: int = 1 << 16
+"""epoch, train_loss, terms, shares (at some epochs), subgroup_weights (with worst_group), val_accuracy, val_loss,
+kl_to_teacher (with a cache), val_worst_group_accuracy (where it is the metric), seconds."""
+MEASURED = ("val_accuracy", "val_loss", "kl_to_teacher", WORST_ACCURACY)
+"""Figures of the validation split."""
 
 
 class Trainer:
@@ -57,7 +42,7 @@ class Trainer:
 
     An AverageTeacher, which follows the network, answers for train alone: at validation there is none to be close to.
 
-    metric: "val_accuracy", "val_loss" or "kl_to_teacher": what early stopping and the kept weights go by.
+    metric: one of MEASURED: what early stopping and the kept weights go by.
 
     What an objective learns beside the network (regressors, banks) is made for the layers of both here, and is part of
     the state. Raises ModelError for layers of either that are not there or cannot be compared.
@@ -86,12 +71,16 @@ class Trainer:
             else None
         )
         self.objective = self._fitted(objective)
-        self.parameters = list(self.network.parameters())
+        factors = {part: found["lr_factor"] for part, found in settings.parts.items()}
+        parts = parameter_groups(self.network, factors)
+        self._frozen = freeze(self.network, factors)
+        self.parameters = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
         self._beside = list(self.objective.modules.parameters())  # trained with the network, and never shipped
         self.optimizer = make_optimizer(
-            *(settings.optimizer, [*self.parameters, *self._beside]),
+            *(settings.optimizer, joined(parts, self._beside)),
             *(settings.lr, settings.weight_decay, settings.momentum),
         )
+        self.worst_group = WorstGroup.of(settings.worst_group, loader.examples.schema, objective, self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=settings.precision == "float16")
         self.reports: list[EpochReport] = []
         self.best_weights = self._weights()
@@ -135,6 +124,8 @@ class Trainer:
         """Train to the end of the epoch, validate, and report. Raises TrainingDiverged."""
         started = time.perf_counter()
         self.network.train()
+        for module in self._frozen:
+            module.eval()
         done_in_epoch = self.step - self.epoch * self.loader.num_batches
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             for batch in self.loader.batches(self.epoch, start=done_in_epoch):
@@ -145,8 +136,10 @@ class Trainer:
         report: EpochReport = {"epoch": self.epoch, "train_loss": sum(terms.values()), "terms": terms}
         if self._shares is not None:
             report["shares"] = self._shares
+        if self.worst_group is not None:
+            report["subgroup_weights"] = self.worst_group.by_name()
         report |= self.validate()
-        for name in ("val_accuracy", "val_loss", "kl_to_teacher"):
+        for name in MEASURED:
             if not math.isfinite(report.get(name, 0.0)):
                 raise TrainingDiverged(f"epoch {self.epoch}: {name} is {report[name]}; lower train.lr")
         report["seconds"] = round(time.perf_counter() - started, 4)
@@ -166,7 +159,7 @@ class Trainer:
                 for name, (total, counted) in self._validation_sums(index).items():
                     before = totals.get(name, (0.0, 0.0))
                     totals[name] = (before[0] + total, before[1] + counted)
-        return {name: total / counted if counted else math.nan for name, (total, counted) in totals.items()}
+        return worst_of({name: total / counted if counted else math.nan for name, (total, counted) in totals.items()})
 
     def _validation_sums(self, index: Tensor) -> Sums:
         """The figures of some examples of the validation split, in a row, as sums."""
@@ -175,6 +168,9 @@ class Trainer:
         outputs = self._forward(inputs).outputs
         labels = self.validation.labels[rows].long().to(self.device)
         sums = {f"val_{name}": found for name, found in task.metrics(outputs, labels).items()}
+        if self.metric == WORST_ACCURACY:
+            assert self.validation.subgroups is not None, "the spec is refused"
+            sums |= subgroup_sums(task, outputs, labels, self.validation.subgroups[rows])
         if self.teachers is not None and "val" in self.teachers:
             output = outputs[task.output]
             target = self.teachers["val"](index, torch.zeros_like(index), inputs).target
@@ -188,6 +184,8 @@ class Trainer:
         tensors = {f"weights.{name}": value for name, value in self.network.state_dict().items()}
         tensors |= {f"best.{name}": value for name, value in self.best_weights.items()}
         tensors |= {f"objective.{name}": value for name, value in self.objective.modules.state_dict().items()}
+        if self.worst_group is not None:
+            tensors["worst_group"] = self.worst_group.log_weights
         if self._average is not None:
             tensors |= {f"average.{name}": value for name, value in self._average.network.state_dict().items()}
         for index, entry in self.optimizer.state_dict()["state"].items():
@@ -207,6 +205,8 @@ class Trainer:
         self.network.load_state_dict(_under("weights.", tensors))
         self.best_weights = _under("best.", tensors)
         self.objective.modules.load_state_dict(_under("objective.", tensors))
+        if self.worst_group is not None:
+            self.worst_group.log_weights = tensors["worst_group"].to(self.device)
         if self._average is not None:
             self._average.network.load_state_dict(_under("average.", tensors))
         entries: dict[int, dict[str, Tensor]] = {}
@@ -230,13 +230,15 @@ class Trainer:
         num_steps = settings.epochs * self.loader.num_batches
         factor = lr_factor(settings.schedule, self.step, num_steps, settings.warmup_fraction)
         for group in self.optimizer.param_groups:
-            group["lr"] = settings.lr * factor
+            group["lr"] = settings.lr * factor * group["lr_factor"]
         answer = self._forward(batch.inputs, self._capture)
         asked = self.teachers["train"] if self.teachers is not None and self.objective.needs_teacher else None
         teacher = asked(batch.index, batch.view, batch.inputs) if asked is not None else None
         mixed = batch.mixed.to(self.device) if batch.mixed is not None else None
         moment = Moment(self.step / num_steps, self.step, batch.index)
-        terms = self.objective(answer, batch.labels.to(self.device), teacher, mixed, moment)
+        labels = batch.labels.to(self.device)
+        weight = self.worst_group.weigh(answer.outputs, labels, batch.subgroups) if self.worst_group else None
+        terms = self.objective(answer, labels, teacher, mixed, moment, weight)
         if self._measures_shares():
             self._shares = gradient_shares(terms, self.parameters)
         self._check_finite(terms)
@@ -255,7 +257,10 @@ class Trainer:
             self._sums[name] = self._sums.get(name, 0.0) + float(value.detach())
 
     def _clip(self, parameters: list[nn.Parameter], what: str) -> None:
-        norm = torch.nn.utils.clip_grad_norm_(parameters, self.settings.clip_norm or math.inf)
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        if self.settings.clip_norm is not None:
+            torch.nn.utils.clip_grads_with_norm_(parameters, self.settings.clip_norm, norm)
         if not self.scaler.is_enabled() and not math.isfinite(norm):
             self._refuse("the gradient", what, float(norm))
 

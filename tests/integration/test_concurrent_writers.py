@@ -34,7 +34,9 @@ ROUNDS = [5, pytest.param(300, marks=[pytest.mark.slow, pytest.mark.timeout(3600
 Writer = Callable[[Storage, int, Barrier, int], list[Any]]
 
 
-@pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.slow), "s3, answers lost", "gateway", "gateway, answers lost"])
+@pytest.fixture(
+    params=["local", pytest.param("s3", marks=pytest.mark.slow), "s3, answers lost", "gateway", "gateway, answers lost"]
+)
 def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The URI of an empty place; the environment says how to get there."""
     if request.param == "local":

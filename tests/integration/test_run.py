@@ -235,7 +235,7 @@ def test_a_model_that_cannot_take_the_inputs_is_refused_before_the_teacher(
     )
     monkeypatch.syspath_prepend(tmp_path)
     spec = load_spec(spec_path, ["student={name: 'import:narrow_models:narrow'}", "sweep.trials=1", "sweep.space={}"])
-    with pytest.raises(InputError, match=r"student: model 'import:narrow_models:narrow' cannot take features inputs \[13\]"):
+    with pytest.raises(InputError, match=r"student: model 'import:narrow_models:narrow' cannot take features inputs"):
         run(spec, str(tmp_path / "workspace"))
     assert not (tmp_path / "workspace" / "artifacts" / "teacher").exists()
 

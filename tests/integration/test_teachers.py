@@ -1,4 +1,4 @@
-"""Teachers other than one with a cache: several, a student that teaches the next, one asked live, the student itself."""
+"""Teachers other than one with a cache: several, a student of the generation before, a live one, one's own average."""
 
 from __future__ import annotations
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 import pytest
+from torch import nn
 
 from distill_platform.errors import ModelError
-from distill_platform.models.parts import frozen_modules, lr_factors, parameter_groups
+from distill_platform.models.network import Network
+from distill_platform.models.parts import freeze, frozen_modules, joined, lr_factors, parameter_groups
 from tests.models.kinds import model_for
 
 
@@ -49,3 +53,26 @@ def test_modules_that_are_frozen_whole_are_named_with_their_norms() -> None:
 def test_parts_that_cannot_be_are_refused(parts: dict[str, float], message: str) -> None:
     with pytest.raises(ModelError, match=message):
         parameter_groups(model_for("transformer", "text").build(), parts)
+
+
+def test_a_weight_that_two_layers_share_has_one_factor_by_either_name() -> None:
+    model = model_for("mlp", "features")
+    body = nn.Sequential(OrderedDict(embedding=nn.Linear(3, 3), head=nn.Linear(3, 3)))
+    body.head.weight = body.embedding.weight
+    network = Network(body, model.input, model.preprocess)
+    for name in ("embedding", "head"):
+        assert lr_factors(network, {name: 0})["embedding.weight"] == 0
+        assert frozen_modules(network, {"embedding": 0, "head.bias": 0}) == [body, body.embedding, body.head]
+    with pytest.raises(ModelError, match=r"embedding.weight and head.weight are one weight, and its parts disagree"):
+        lr_factors(network, {"embedding": 0, "head": 1.0})
+
+
+def test_frozen_weights_take_no_gradient_and_what_learns_beside_joins_the_full_rate() -> None:
+    network = model_for("mlp", "features").build()
+    freeze(network, {"1": 0})
+    frozen = [name for name, parameter in network.body.named_parameters() if not parameter.requires_grad]
+    assert frozen == [f"1.{name}" for name, _ in network.body[1].named_parameters()]
+    beside = nn.Linear(2, 2)
+    groups = joined(parameter_groups(network, {"*": 0.5}), list(beside.parameters()))
+    assert [(group["lr_factor"], len(group["params"])) for group in groups][1:] == [(1.0, 2)]
+    assert groups[1]["params"] == list(beside.parameters())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,8 +14,10 @@ from distill_platform.models import Network, load_network, save_model
 from distill_platform.models.axes import channel_axes
 from distill_platform.models.start import (
     activation_importance,
+    check_start,
     from_channels,
     from_layers,
+    from_teacher,
     from_weights,
     weight_importance,
 )
@@ -220,3 +223,58 @@ def test_bodies_without_a_table_of_channels_are_refused() -> None:
     built = network("ngrams", "text")
     with pytest.raises(ModelError, match="cannot be narrowed; wanted mlp, cnn, resnet, vit or transformer"):
         from_channels(built, built)
+
+
+def test_what_is_taken_of_a_teacher_follows_from_what_the_student_lacks() -> None:
+    teacher = network("transformer", "text", depth=4)
+    asked: list[Network] = []
+
+    def importance(of: Network) -> dict[str, Tensor]:
+        asked.append(of)
+        return weight_importance(of)
+
+    alike = from_teacher(network("transformer", "text", 1, depth=4), teacher, importance=importance)
+    assert all(torch.equal(value, alike[name]) for name, value in teacher.state_dict().items())
+    shallow = from_teacher(network("transformer", "text", 1, depth=2), teacher, [1, 3], importance)
+    assert torch.equal(shallow["body.blocks.0.mlp.0.weight"], teacher.body.blocks[1].mlp[0].weight)
+    assert asked == []
+    thin = network("transformer", "text", 1, depth=2, mlp_factor=2.0)
+    thin.load_state_dict(from_teacher(thin, teacher, importance=importance))
+    assert asked == [teacher]
+    expected = from_channels(thin, teacher)
+    assert all(torch.equal(value, expected[name]) for name, value in thin.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("how", "args", "keep", "message"),
+    [
+        ("weights", {}, None, None),
+        ("weights", {"depth": 2}, None, "the given weights do not fit the student"),
+        ("teacher", {"depth": 2, "width": 8, "heads": 1}, None, None),
+        ("teacher", {"depth": 2}, [0, 1, 3], r"got layers \[0, 1, 3\], wanted 2 of 0 to 3, rising"),
+        ("teacher", {}, [0, 1], "as many layers, so there is none to drop"),
+        ("teacher", {"depth": 5}, None, "the student has 5 layers, the teacher 4"),
+        ("teacher", {"width": 8}, None, "heads are kept whole, so set the student's heads to its width / 8"),
+    ],
+)
+def test_a_start_is_checked_without_weights(
+    how: str, args: dict[str, Any], keep: list[int] | None, message: str | None
+) -> None:
+    given = model_for("transformer", "text", depth=4)
+    student = model_for("transformer", "text", **{"depth": 4, **args})
+    if message is None:
+        check_start(student, given, how, keep)
+        return
+    with pytest.raises(ModelError, match=message):
+        check_start(student, given, how, keep)
+
+
+def test_a_model_of_other_classes_is_no_start() -> None:
+    given = model_for("mlp", "features")
+    with pytest.raises(ModelError, match=r"has 2 classes \(no, yes …\), the student 2 \(yes, no …\)"):
+        check_start(replace(given, class_names=("yes", "no")), given, "weights")
+
+
+def test_a_body_that_cannot_be_narrowed_is_refused_before_it_has_weights() -> None:
+    with pytest.raises(ModelError, match="cannot be narrowed|channels"):
+        check_start(model_for("conv1d", "audio", channels=[4, 4]), model_for("conv1d", "audio"), "teacher")

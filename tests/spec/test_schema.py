@@ -43,6 +43,13 @@ def test_the_schema_loads_neither_torch_nor_ray():
     assert done.stdout.strip() == "[]"
 
 
+def test_what_a_sweep_takes_for_granted_of_worst_group_training_is_what_the_spec_says():
+    from distill_platform.spec.schema import WorstGroupSpec
+    from distill_platform.train.worst_group import STEP_SIZE
+
+    assert WorstGroupSpec().step_size == STEP_SIZE
+
+
 def test_a_sweep_may_go_by_validation_loss(tmp_path):
     path = tmp_path / "spec.yaml"
     path.write_text(template())

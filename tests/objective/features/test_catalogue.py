@@ -11,7 +11,7 @@ from torch import nn
 from distill_platform.errors import ModelError
 from distill_platform.objective.features import FEATURES, Fit, Pair
 
-GUIDE = Path(__file__).parents[3] / "docs" / "feature_losses.md"
+GUIDE = Path(__file__).parents[3] / "docs" / "losses.md"
 FITS = [
     Fit((6,), (7,), num_examples=9),
     Fit((5, 6), (5, 7), num_examples=9),
