@@ -39,6 +39,15 @@ def text_spec_of(length: int) -> Any:
     return text_spec("s", length, lambda: 0)
 
 
+def test_texts_that_the_cut_alone_makes_equal_are_refused_with_what_tells_them_apart(tmp_path: Path) -> None:
+    same = {"note": ["a long note", "another", "b"], "kind": ["x", "y", "x"]}
+    train = write_csv(tmp_path / "train.csv", {name: 20 * values for name, values in same.items()})
+    test = write_csv(tmp_path / "test.csv", {"note": ["a long day", "c"], "kind": ["x", "y"]})
+    split = {"by": "sources", "test": test, "val": 0.2}
+    with pytest.raises(DataError, match="or raise data.length, behind which rows may differ"):
+        prepare_examples(tmp_path / "out", train, label="kind", input="note", length=7, split=split, seed=0)
+
+
 TEXTS = st.lists(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1), min_size=1)
 
 

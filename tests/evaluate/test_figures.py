@@ -36,6 +36,11 @@ def test_sweep_caption_tells_the_counts_the_front_and_the_choice() -> None:
     assert list(lines["chosen"].x) == [20_000]
 
 
+def test_a_front_of_one_trial_runs_nowhere() -> None:
+    (drawing,) = figures.draw_sweep([trial(0, 0.90, 1_000), trial(1, 0.80, 1_000)], [], {})
+    assert "No other is both as right and as small as 0.9000 at 1 kB." in drawing.caption
+
+
 def test_a_setting_is_drawn_only_if_the_sweep_varied_it() -> None:
     trials = [trial(n, 0.9 + n / 100, 100, temperature=float(n), width=8, optimizer="ab"[n % 2]) for n in range(5)]
     drawings = figures.draw_settings(trials)

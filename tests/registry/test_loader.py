@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import numpy as np
@@ -15,6 +16,7 @@ from distill_platform.registry import log
 from distill_platform.registry.loader import StudentModel, load_student
 from distill_platform.registry.mlflow_registry import Version, open_registry
 from distill_platform.storage import open_storage
+from tests.models.kinds import MODEL_OF, model_for
 
 A = "a" * 64
 Load = Callable[[str], mlflow.pyfunc.PyFuncModel]
@@ -104,6 +106,43 @@ def test_whole_numbers_are_taken_as_features(load_with_mlflow: Load, feature_stu
 def test_missing_feature_columns_are_named(load_with_mlflow: Load) -> None:
     with pytest.raises(ModelError, match="has no column width, depth; wanted, in any order, width, height, depth"):
         load_with_mlflow("features").predict(pd.DataFrame({"height": [1.0], "Width": [1.0]}))
+
+
+TEXTS = ["a card", "where is my money, please", "x"]
+SOUNDS = [np.arange(length, dtype=np.int16) * 5 for length in (900, 400, 1600)]
+TOKENS = [[1, 2, 3], [4], [0, 10, 9, 8, 7]]
+
+
+def student_of(kind: str) -> Student:
+    made = model_for(MODEL_OF[kind], kind)
+    return Student(made, made.build(seed=1))
+
+
+@pytest.mark.parametrize(("kind", "inputs"), [("text", TEXTS), ("audio", SOUNDS), ("tokens", TOKENS)])
+@pytest.mark.parametrize("form", [list, "column", "array of objects"])
+def test_sequences_of_unequal_length_are_taken_as_they_are(kind: str, inputs: list[Any], form: Any) -> None:
+    student = student_of(kind)
+    array = np.empty(len(inputs), dtype=object)
+    array[:] = inputs
+    given = {"column": pd.DataFrame({"any name": array}), "array of objects": array}.get(form, inputs)
+    model = StudentModel(student)
+    np.testing.assert_array_equal(model.predict(given, params={"output": "logits"}), student.logits(inputs))
+    assert model.predict(given)["prediction"].tolist() == student.predict(inputs)
+
+
+def test_a_language_model_gives_the_probabilities_of_the_token_behind_the_last() -> None:
+    student = student_of("tokens")
+    table = StudentModel(student).predict(TOKENS)
+    wanted = [student.probabilities([ids])[0, len(ids) - 1] for ids in TOKENS]
+    np.testing.assert_allclose(table.iloc[:, 1:].to_numpy(), wanted, rtol=1e-5)
+    with pytest.raises(ModelError, match="input 1 holds no token, and nothing comes before the first"):
+        StudentModel(student).predict([[1], []])
+
+
+def test_a_table_of_sequences_has_one_column() -> None:
+    table = pd.DataFrame({"text": TEXTS, "length": [1, 2, 3]})
+    with pytest.raises(ModelError, match="the table has 2 columns, wanted one, with a text, the samples of a sound"):
+        StudentModel(student_of("text")).predict(table)
 
 
 def test_an_unknown_output_is_refused(feature_student: Path) -> None:
