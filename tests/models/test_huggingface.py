@@ -31,7 +31,7 @@ from distill_platform.models.capture import capture
 from distill_platform.models.reference import Reference
 from distill_platform.models.saved import model_files
 from distill_platform.models.start import from_layers
-from distill_platform.steps import _fetch_model
+from distill_platform.starts import fetch_model
 from distill_platform.storage import open_storage
 from distill_platform.train.checkpoint import Checkpoints
 
@@ -353,7 +353,7 @@ def test_a_given_teachers_tokenizer_is_fetched_with_it(classifier: Path, tmp_pat
     network = model.build().eval()
     save_model(tmp_path / "given", model, network)
     (tmp_path / "fetched").mkdir()
-    _, fetched = load_network(_fetch_model(str(tmp_path / "given"), tmp_path / "fetched"))
+    _, fetched = load_network(fetch_model(str(tmp_path / "given"), tmp_path / "fetched"))
     assert torch.equal(fetched(raw(TEXTS))["logits"].values, network(raw(TEXTS))["logits"].values)
     description = json.loads((tmp_path / "given" / "model.json").read_text())
     description["files"] = {"../escaped": "0" * 64}
