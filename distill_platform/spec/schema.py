@@ -517,9 +517,9 @@ class Spec(Section):
     data: DataSpec
     """Examples."""
     teacher: TeacherSpec
-    """The accurate, costly model, which gates compare with."""
+    """The accurate, costly model."""
     teachers: dict[Name, TeacherSpec] = {}
-    """More teachers, by name, that students learn from beside it."""
+    """More teachers, by name, that students learn from beside it; gates compare with the first."""
     combine: CombineSpec = CombineSpec()
     """How all these teachers become one; not read with a single one."""
     cache: CacheSpec = CacheSpec()

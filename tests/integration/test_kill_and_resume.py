@@ -80,6 +80,7 @@ def test_killed_after_every_step_a_run_ends_as_an_undisturbed_one(
     assert len(LocalStorage(tmp_path).list("registry")) == 1
 
 
+@pytest.mark.slow  # test_kill_everywhere has the same in this suite, call by call
 def test_killed_inside_the_cache_no_row_is_lost_or_doubled(
     undisturbed: RunResult, spec_path: Path, tmp_path: Path
 ) -> None:
