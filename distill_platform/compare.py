@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.stats import t as student_t
 
-from distill_platform import fits, steps
+from distill_platform import spine
 from distill_platform.errors import InputError
 from distill_platform.progress import track
 from distill_platform.workspace import Workspace
@@ -34,19 +34,21 @@ class Outcome:
     """One method with one seed: the headline metric on the test split, of its student and of the models beside it.
 
     difference: the student's metric minus the baseline's, positive if the student is better. lower, upper: two-sided
-    95% interval of it over the test examples. settings: of the best trial.
+    95% interval of it over the test examples. settings: of the best trial. codecs, cache_bytes: of the caches.
+    teacher: None where the student's own average taught.
     """
 
     method: str
     seed: int
-    teacher: float
+    teacher: float | None
     baseline: float
     student: float
     difference: float
     lower: float
     upper: float
     settings: Mapping[str, Any]
-    cache: Mapping[str, Any]
+    codecs: tuple[str, ...]
+    cache_bytes: int
     evaluation: str
 
 
@@ -76,7 +78,7 @@ class Comparison:
                     "method": method,
                     "seeds": len(mine),
                     self.metric: float(np.mean([outcome.student for outcome in mine])),
-                    "teacher": float(np.mean([outcome.teacher for outcome in mine])),
+                    "teacher": mine[0].teacher and float(np.mean([outcome.teacher for outcome in mine])),
                     "baseline": float(np.mean([outcome.baseline for outcome in mine])),
                     "difference": float(differences.mean()),
                     "interval": mean_interval(differences),
@@ -99,7 +101,6 @@ def compare(
 
     Raises InputError for a method that there is not, before anything is spent.
     """
-    from distill_platform import spine
     from distill_platform.evaluate.measures import measures_of
     from distill_platform.tasks import TASKS
 
@@ -174,26 +175,16 @@ def _space(spec: Spec, names: Sequence[str]) -> dict[str, Any]:
 
 
 def _outcome(method: str, seed: int, spec: Spec, place: Workspace) -> Outcome:
+    from distill_platform.cache import open_manifest
     from distill_platform.evaluate.bounds import TWO_SIDED_95, difference_interval
     from distill_platform.evaluate.evaluation import Evaluation
 
-    data = steps.prepare(spec, place)
-    fits.check_fits(spec, data)
-    teachers = {name: steps.teacher(spec, data, place, name) for name in spec.all_teachers}
-    teacher = teachers[steps.TEACHER]
-    baseline = steps.baseline(spec, data, place, teacher)
-    student, cached = baseline, dict[str, Any]()
-    if method != TASK:
-        caches = steps.caches(spec, data, teachers, place)
-        codecs = [cache.read_json("manifest.json")["encoding"]["codec"] for cache in caches.values()]
-        cached = {"codecs": codecs, "bytes": sum(cache.size_bytes() for cache in caches.values())}
-        student = steps.sweep(spec, data, caches, place, teacher=teacher)
-    shipped = steps.compress(spec, data, student, place)
-    evaluated = steps.evaluate(spec, data, teacher, baseline, shipped, place)
-    evaluation = Evaluation.load(evaluated)
+    made = spine.distil(spec, place, alone=method == TASK)
+    caches = [artifact for step, artifact in made.items() if step.startswith("cache")]
+    evaluation = Evaluation.load(made["evaluate"])
     measures = evaluation.measures
     metric = measures.headline
-    value = {role: evaluation.summary[role][metric]["value"] for role in ("teacher", "baseline", "student")}
+    value = {role: figures[metric]["value"] for role, figures in evaluation.summary.items()}
     answers = {role: evaluation.models[role].answers for role in ("student", "baseline")}
     sign = 1 if measures.metrics[metric].higher_is_better else -1
     ends = difference_interval(
@@ -203,11 +194,14 @@ def _outcome(method: str, seed: int, spec: Spec, place: Workspace) -> Outcome:
     return Outcome(
         method=method,
         seed=seed,
-        **value,
+        teacher=value.get("teacher"),
+        baseline=value["baseline"],
+        student=value["student"],
         difference=sign * (value["student"] - value["baseline"]),
         lower=lower,
         upper=upper,
-        settings=student.read_json("winner.json")["settings"],
-        cache=cached,
-        evaluation=evaluated.uri,
+        settings=made["sweep"].read_json("winner.json")["settings"],
+        codecs=tuple(open_manifest(cache).encoding.codec for cache in caches),
+        cache_bytes=sum(cache.size_bytes() for cache in caches),
+        evaluation=made["evaluate"].uri,
     )

@@ -45,6 +45,8 @@ STEPS = (
     "promote",
 )
 RUN_FORMAT = 1
+STEP_FILES = (".failed.json", ".json", ".log")
+"""Endings of what a step leaves in a run's folder; a teacher's name before them may have dots of its own."""
 WATCH_EVERY_S = 1.0
 
 log = logging.getLogger("distill_platform")
@@ -225,7 +227,8 @@ def read_log(workspace: Storage, run_id: str | None = None, step: str | None = N
 
 def _steps_of(run: Storage) -> list[str]:
     """The steps that a run has a file of, in the order of STEPS; those done several times in that of their names."""
-    names = {name.split(".")[0] for name in run.list()}
+    endings = {name: next((each for each in STEP_FILES if name.endswith(each)), "") for name in run.list()}
+    names = {name.removesuffix(ending) for name, ending in endings.items()}
     return sorted((name for name in names if name.split("-")[0] in STEPS), key=_place)
 
 

@@ -66,17 +66,8 @@ def run(
     under_way = Run(storage, run_id or new_run_id(spec.name), spec.to_json())
     place = Workspace(storage, under_way, ray_address or spec.resources.ray_address, tracking_uri)
     with under_way.watched():
-        data = steps.prepare(spec, place)
-        fits.check_fits(spec, data)
-        teachers = {name: steps.teacher(spec, data, place, name) for name in spec.all_teachers}
-        fits.check_teachers(spec, data, teachers)
-        taught_by = teachers if spec.cache.live else steps.caches(spec, data, teachers, place)
-        baseline = steps.baseline(spec, data, place, teachers.get(steps.TEACHER))
-        student = steps.sweep(spec, data, taught_by, place, teacher=teachers.get(steps.TEACHER))
-        for generation in range(2, spec.sweep.generations + 1):
-            student = steps.next_generation(spec, data, student, place, generation, teachers.get(steps.TEACHER))
-        shipped = steps.compress(spec, data, student, place)
-        evaluation = steps.evaluate(spec, data, teachers.get(steps.TEACHER), baseline, shipped, place)
+        made = distil(spec, place)
+        shipped, evaluation = made["compress"], made["evaluate"]
         verdict = steps.gate(spec, evaluation, place)
         promotion = None
         if verdict.read_json("verdict.json")["passed"]:
@@ -85,6 +76,30 @@ def run(
                 promoted = steps.promote(spec, shipped, verdict, registered, place)
                 promotion = promoted.read_json("promotion.json")
     return result_of(spec, under_way, evaluation, verdict, promotion, place)
+
+
+def distil(spec: Spec, place: Workspace, alone: bool = False) -> dict[str, Artifact]:
+    """Every step from data to models that are measured on the test split; gives, by step, what a result is read from.
+
+    That is each cache as `cache-<teacher>`, the last sweep, what ships, and the evaluation. alone: nothing is cached,
+    and the baseline is what ships.
+    """
+    data = steps.prepare(spec, place)
+    fits.check_fits(spec, data)
+    teachers = {name: steps.teacher(spec, data, place, name) for name in spec.all_teachers}
+    first = teachers.get(steps.TEACHER)
+    fits.check_teachers(spec, data, teachers)
+    caches = {} if alone or spec.cache.live else steps.caches(spec, data, teachers, place)
+    baseline = steps.baseline(spec, data, place, first)
+    student = baseline
+    if not alone:
+        student = steps.sweep(spec, data, caches or teachers, place, teacher=first)
+        for generation in range(2, spec.sweep.generations + 1):
+            student = steps.next_generation(spec, data, student, place, generation, first)
+    shipped = steps.compress(spec, data, student, place)
+    evaluation = steps.evaluate(spec, data, first, baseline, shipped, place)
+    kept = {f"cache-{name}": cache for name, cache in caches.items()}
+    return {**kept, "sweep": student, "compress": shipped, "evaluate": evaluation}
 
 
 def result_of(

@@ -42,6 +42,9 @@ def test_the_layers_of_a_specs_models_are_listed_once_its_data_is_prepared(layer
     assert refused.exit_code == 2
     assert "`distill run spec.yaml` prepares it first" in refused.output
     steps.prepare(resolve(load_spec("spec.yaml"), this_machine()), Workspace.at("./runs"))
+    several = layers("spec.yaml", "--json", "--set", "teachers={deep: {model: {name: mlp, hidden: [8, 8]}}}")
+    assert list(named(several.stdout)) == ["teacher", "deep", "student"]
+    assert list(named(layers("spec.yaml", "--json", "--set", "teacher={ema: 0.9}").stdout)) == ["student"]
     found = named(layers("spec.yaml", "--json", "--set", "student.hidden=[5]").stdout)
     assert found["teacher"]["1"] == {
         "name": "1",

@@ -38,7 +38,19 @@ gates: {checks: [accuracy >= 0.1]}
 
 def outcome(method: str, seed: int, difference: float, reach: float = 0.01) -> Outcome:
     ends = {"lower": difference - reach, "upper": difference + reach}
-    return Outcome(method, seed, 0.9, 0.8, 0.8 + difference, difference, **ends, settings={}, cache={}, evaluation="")
+    return Outcome(
+        method,
+        seed,
+        0.9,
+        0.8,
+        0.8 + difference,
+        difference,
+        **ends,
+        settings={},
+        codecs=(),
+        cache_bytes=0,
+        evaluation="",
+    )
 
 
 def test_a_method_differs_from_the_spec_in_its_objective_alone() -> None:

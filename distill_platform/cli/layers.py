@@ -13,10 +13,11 @@ if TYPE_CHECKING:
     from distill_platform.data.schema import Schema
     from distill_platform.models import SavedModel
     from distill_platform.spec import Spec
+    from distill_platform.spec.schema import TeacherSpec
 
 
 def models_of(target: str, workspace: str, overrides: Sequence[str]) -> dict[str, SavedModel]:
-    """Role -> model: "teacher" and "student" of a spec, "model" of a folder or of `models:/name@champion`.
+    """Role -> model: the teachers by name and "student" of a spec, "model" of a folder or of `models:/name@champion`.
 
     Raises InputError for a spec whose data is not prepared in the workspace, and ModelError for what is no model.
     """
@@ -48,13 +49,13 @@ def _of_spec(path: str, workspace: str, overrides: Sequence[str]) -> dict[str, S
             f"`distill run {path}` prepares it first, or name the folder of a saved model"
         ) from None
     student = SavedModel.for_data(spec.student.name, spec.student.args, schema, spec.task)
-    return {"teacher": _teacher(spec, schema), "student": student}
+    teachers = {name: _teacher(given, spec, schema) for name, given in spec.all_teachers.items()}
+    return {**teachers, "student": student}
 
 
-def _teacher(spec: Spec, schema: Schema) -> SavedModel:
+def _teacher(given: TeacherSpec, spec: Spec, schema: Schema) -> SavedModel:
     from distill_platform.models import SavedModel
 
-    given = spec.teacher
     if given.weights is not None:
         return _described(given.weights)
     assert given.model is not None

@@ -13,6 +13,7 @@ from distill_platform.models import load_network
 from distill_platform.objective.combination import Combination
 from distill_platform.train.panel import Panel, fixed_weights, layers_of
 from distill_platform.train.teachers import LiveTeacher, Teacher, open_teacher
+from distill_platform.train.trainer import best_device
 
 MODEL_FOLDER = "model"
 SAMPLE = 2
@@ -86,5 +87,5 @@ class Teaching:
             wanted = layers_of(name, layers) if several else dict(layers)
             _, network = load_network(model.fetch_folder(MODEL_FOLDER))
             sample = open_split(data, "val").inputs[:SAMPLE]
-            members[name] = LiveTeacher(network, model.digest, wanted, sample, self.precision)
+            members[name] = LiveTeacher(network.to(best_device()), model.digest, wanted, sample, self.precision)
         return members
